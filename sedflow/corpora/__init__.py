@@ -1,0 +1,1 @@
+"""Corpora: raw recordings → clips with events. One file is one corpus."""

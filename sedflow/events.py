@@ -1,0 +1,291 @@
+"""Events, clips and class lists, and the TSV files they live in.
+
+The files are DCASE's: ``filename onset offset event_label`` (strong), ``filename event_labels`` (weak, comma-joined),
+``filename duration``. A clip is called by its file name without the audio extension.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import math
+from collections.abc import Iterable, Mapping
+from pathlib import Path, PurePath
+
+AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".aiff", ".aif", ".m4a", ".opus")
+
+
+class LabelError(ValueError):
+    """A label file says something impossible; the message names file, row, value and cure."""
+
+
+@dataclasses.dataclass(frozen=True, order=True, slots=True)
+class Event:
+    """One sound event: onset and offset in seconds from the start of its clip."""
+
+    onset: float
+    offset: float
+    label: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Clip:
+    """One audio file of a corpus.
+
+    ``source`` is the part of the corpus it belongs to (``synthetic_strong``, ``weak``, ``validation`` …);
+    ``recordings`` names every original recording that sounds in it, so that splits can be told apart.
+    """
+
+    id: str
+    path: str
+    seconds: float
+    sha256: str
+    source: str
+    recordings: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class ClassSet:
+    """The ordered class list of a detector, with other spellings of its labels.
+
+    Parameters
+    ----------
+    labels : tuple of str    column order of targets and scores
+    aliases : mapping    other spelling → label
+    """
+
+    labels: tuple[str, ...]
+    aliases: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self):
+        twice = sorted({label for label in self.labels if self.labels.count(label) > 1})
+        if twice or not self.labels:
+            raise LabelError(f"a class list needs labels, each once; twice in it: {twice}")
+        strangers = sorted(set(self.aliases.values()) - set(self.labels))
+        if strangers:
+            raise LabelError(f"aliases point to {strangers}, which are not in the class list {list(self.labels)}")
+
+    def __len__(self):
+        return len(self.labels)
+
+    def __iter__(self):
+        return iter(self.labels)
+
+    def __contains__(self, label):
+        return label in self.labels or label in self.aliases
+
+    def index(self, label: str) -> int:
+        """Column of a label or alias; ``LabelError`` when it is neither."""
+        label = self.aliases.get(label, label)
+        if label not in self.labels:
+            raise LabelError(f"label {label!r} is not in the class list {list(self.labels)}")
+        return self.labels.index(label)
+
+    @classmethod
+    def read(cls, path) -> ClassSet:
+        """Read ``data/classes/*.txt``: one label a line, aliases behind it after tabs, ``#`` starts a comment."""
+        labels, aliases = [], {}
+        for line in Path(path).read_text(encoding="utf-8-sig").splitlines():
+            if line.strip() and not line.startswith("#"):
+                label, *others = (part.strip() for part in line.split("\t"))
+                labels.append(label)
+                aliases.update(dict.fromkeys(others, label))
+        return cls(tuple(labels), aliases)
+
+
+def clip_id(filename: str) -> str:
+    """File name without folder and audio extension: how a clip is called in scores and detections."""
+    name = PurePath(filename.replace("\\", "/")).name
+    return name[: -len(PurePath(name).suffix)] if PurePath(name).suffix.lower() in AUDIO_SUFFIXES else name
+
+
+def read_table(path, columns: Iterable[str]) -> list[tuple[int, dict[str, str]]]:
+    """Read a TSV with a header; CRLF and a byte-order mark are accepted.
+
+    Returns
+    -------
+    list of (row number, row)
+        Row numbers count from 1 and include the header, as an editor shows them.
+
+    Raises
+    ------
+    LabelError    empty file, missing column (commas for tabs are named), a row with too many or too few cells
+    """
+    columns = list(columns)
+    text = Path(path).read_text(encoding="utf-8-sig")
+    lines = list(csv.reader(io.StringIO(text), delimiter="\t", quoting=csv.QUOTE_NONE))
+    if not lines or not any(lines[0]):
+        raise LabelError(f"{path}: the file is empty; expected a header line with {columns} separated by tabs")
+    header = [cell.strip() for cell in lines[0]]
+    missing = [column for column in columns if column not in header]
+    if missing:
+        hint = "; it looks comma-separated, save it with tabs" if "," in lines[0][0] and len(header) == 1 else ""
+        raise LabelError(f"{path}:1: no column {missing[0]!r}, the header has {header}{hint}")
+    rows = []
+    for number, cells in enumerate(lines[1:], start=2):
+        if not any(cell.strip() for cell in cells):
+            continue
+        if len(cells) > len(header):
+            raise LabelError(f"{path}:{number}: {len(cells)} cells but {len(header)} columns {header}")
+        cells = cells + [""] * (len(header) - len(cells))
+        rows.append((number, dict(zip(header, (cell.strip() for cell in cells), strict=True))))
+    return rows
+
+
+def write_table(path, columns: Iterable[str], rows: Iterable[Iterable]) -> None:
+    """Write a TSV with a header through a temporary name, so that a reader never sees half a file."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = ["\t".join(columns)] + ["\t".join(str(cell) for cell in row) for row in rows]
+    unfinished = path.with_name(path.name + ".part")
+    unfinished.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    unfinished.replace(path)
+
+
+def read_events(path, classes: ClassSet | None = None, durations: Mapping[str, float] | None = None):
+    """Read strong labels.
+
+    Parameters
+    ----------
+    path : TSV with ``filename onset offset event_label`` (seconds); a row with only a file name is a clip without events
+    classes : ClassSet, optional    labels outside it are refused, aliases are resolved
+    durations : mapping clip id → seconds, optional    offsets beyond a clip's end are refused
+
+    Returns
+    -------
+    dict    clip id → list of Event, in order of onset; clips without events have an empty list
+
+    Raises
+    ------
+    LabelError    with file, row, value and cure
+    """
+    events: dict[str, list[Event]] = {}
+    for number, row in read_table(path, ("filename", "onset", "offset", "event_label")):
+        if not row["filename"]:
+            raise LabelError(f"{path}:{number}: no file name")
+        clip = clip_id(row["filename"])
+        of_clip = events.setdefault(clip, [])
+        cells = [row["onset"], row["offset"], row["event_label"]]
+        if not any(cells):
+            continue
+        event = _event(path, number, *cells)
+        if classes is not None:
+            if event.label not in classes:
+                raise LabelError(
+                    f"{path}:{number}: label {event.label!r} is not in the class list {list(classes)}; "
+                    "correct the spelling or add the class to the settings"
+                )
+            event = dataclasses.replace(event, label=classes.aliases.get(event.label, event.label))
+        if durations is not None:
+            if clip not in durations:
+                raise LabelError(f"{path}:{number}: {row['filename']!r} is not among the {len(durations)} known clips")
+            if event.offset > durations[clip] + 1e-3:
+                raise LabelError(
+                    f"{path}:{number}: offset {event.offset} s lies beyond the end of {row['filename']} "
+                    f"({durations[clip]:.3f} s); correct the label or the duration"
+                )
+        of_clip.append(event)
+    return {clip: sorted(of_clip) for clip, of_clip in events.items()}
+
+
+def _event(path, number, onset, offset, label) -> Event:
+    try:
+        begin, end = float(onset), float(offset)
+    except ValueError:
+        raise LabelError(f"{path}:{number}: onset {onset!r} and offset {offset!r} must be numbers in seconds") from None
+    if not (math.isfinite(begin) and math.isfinite(end)):
+        raise LabelError(f"{path}:{number}: onset {onset!r} and offset {offset!r} must be finite; delete or correct the row")
+    if begin < 0:
+        raise LabelError(f"{path}:{number}: onset {begin} s is negative; times count from the start of the clip")
+    if end <= begin:
+        raise LabelError(f"{path}:{number}: offset {end} s is not after onset {begin} s; correct or delete the row")
+    if not label or label.lower() == "nan":
+        raise LabelError(f"{path}:{number}: the event at {begin} s has no label")
+    return Event(begin, end, label)
+
+
+def write_events(path, events: Mapping[str, Iterable[Event]], suffix: str = ".wav") -> None:
+    """Write strong labels; clips without events keep a row, so that nobody takes them for missing."""
+    rows = []
+    for clip in sorted(events):
+        of_clip = sorted(events[clip])
+        rows += [(clip + suffix, f"{e.onset:.3f}", f"{e.offset:.3f}", e.label) for e in of_clip]
+        rows += [] if of_clip else [(clip + suffix, "", "", "")]
+    write_table(path, ("filename", "onset", "offset", "event_label"), rows)
+
+
+def read_weak(path, classes: ClassSet | None = None) -> dict[str, tuple[str, ...]]:
+    """Read weak labels: clip id → labels present somewhere in the clip (possibly none)."""
+    labels = {}
+    for number, row in read_table(path, ("filename", "event_labels")):
+        found = tuple(part.strip() for part in row["event_labels"].split(",") if part.strip())
+        strangers = [label for label in found if classes is not None and label not in classes]
+        if strangers:
+            raise LabelError(f"{path}:{number}: label {strangers[0]!r} is not in the class list {list(classes)}")
+        if clip_id(row["filename"]) in labels:
+            raise LabelError(f"{path}:{number}: {row['filename']!r} stands in the file twice; join its labels with commas")
+        resolve = classes.aliases if classes is not None else {}
+        labels[clip_id(row["filename"])] = tuple(dict.fromkeys(resolve.get(label, label) for label in found))
+    return labels
+
+
+def write_weak(path, labels: Mapping[str, Iterable[str]], suffix: str = ".wav") -> None:
+    """Write weak labels, comma-joined and sorted."""
+    rows = [(clip + suffix, ",".join(sorted(set(labels[clip])))) for clip in sorted(labels)]
+    write_table(path, ("filename", "event_labels"), rows)
+
+
+def read_durations(path) -> dict[str, float]:
+    """Read ``filename duration``: clip id → seconds."""
+    durations = {}
+    for number, row in read_table(path, ("filename", "duration")):
+        try:
+            seconds = float(row["duration"])
+        except ValueError:
+            seconds = math.nan
+        if not (math.isfinite(seconds) and seconds > 0):
+            raise LabelError(f"{path}:{number}: duration {row['duration']!r} of {row['filename']!r} must be a positive number")
+        if clip_id(row["filename"]) in durations:
+            raise LabelError(f"{path}:{number}: {row['filename']!r} stands in the file twice")
+        durations[clip_id(row["filename"])] = seconds
+    return durations
+
+
+def write_durations(path, durations: Mapping[str, float], suffix: str = ".wav") -> None:
+    """Write ``filename duration`` in seconds."""
+    write_table(path, ("filename", "duration"), [(c + suffix, f"{durations[c]:.6g}") for c in sorted(durations)])
+
+
+CLIP_COLUMNS = ("id", "path", "seconds", "sha256", "source", "recordings")
+
+
+def read_clips(path) -> list[Clip]:
+    """Read a clip table: ``id path seconds sha256 source recordings`` (recordings comma-joined, paths from the root)."""
+    clips = []
+    for _, row in read_table(path, CLIP_COLUMNS):
+        recordings = tuple(part for part in row["recordings"].split(",") if part)
+        clips.append(Clip(row["id"], row["path"], float(row["seconds"]), row["sha256"], row["source"], recordings))
+    return clips
+
+
+def write_clips(path, clips: Iterable[Clip]) -> None:
+    """Write a clip table in order of source and id."""
+    ordered = sorted(clips, key=lambda clip: (clip.source, clip.id))
+    rows = [(c.id, c.path, f"{c.seconds:.6f}", c.sha256, c.source, ",".join(c.recordings)) for c in ordered]
+    write_table(path, CLIP_COLUMNS, rows)
+
+
+def merge_events(events: Iterable[Event], max_gap: float = 0.0, min_seconds: float = 0.0) -> list[Event]:
+    """Join same-label events that overlap or lie closer than ``max_gap`` seconds, then drop those under ``min_seconds``."""
+    merged: dict[str, list[Event]] = {}
+    for event in sorted(events):
+        of_label = merged.setdefault(event.label, [])
+        touches = of_label and (event.onset <= of_label[-1].offset or event.onset - of_label[-1].offset < max_gap)
+        if touches:
+            joined = max(of_label[-1].offset, event.offset)
+            of_label[-1] = dataclasses.replace(of_label[-1], offset=joined)
+        else:
+            of_label.append(event)
+    # a nanosecond of slack: 0.25 s events must survive the subtraction of two decimals
+    return sorted(e for of_label in merged.values() for e in of_label if e.offset - e.onset >= min_seconds - 1e-9)

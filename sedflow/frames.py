@@ -1,0 +1,82 @@
+"""Seconds and frames: one rule for the whole project.
+
+Frame k of a grid covers the half-open interval [k, k+1) / frame_rate seconds. A partial last frame counts.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterable
+
+import numpy as np
+
+from sedflow.events import ClassSet, Event
+
+# times are decimals, frames are binary: 0.3 s * 10 Hz must be frame 3 and not 2
+_SLACK = 1e-6
+
+
+@dataclasses.dataclass(frozen=True)
+class FrameGrid:
+    """A regular grid of frames.
+
+    Parameters
+    ----------
+    frame_rate : float    frames per second
+    """
+
+    frame_rate: float
+
+    def __post_init__(self):
+        if not (math.isfinite(self.frame_rate) and self.frame_rate > 0):
+            raise ValueError(f"frame_rate must be positive, got {self.frame_rate}")
+
+    @property
+    def hop_seconds(self) -> float:
+        """Length of a frame."""
+        return 1.0 / self.frame_rate
+
+    def frames(self, seconds: float) -> int:
+        """Frames needed to cover ``seconds``: at least one, a partial last one counts."""
+        return max(1, math.ceil(seconds * self.frame_rate - _SLACK))
+
+    def first_frame(self, onset: float) -> int:
+        """Frame in which ``onset`` (seconds) falls."""
+        return max(0, math.floor(onset * self.frame_rate + _SLACK))
+
+    def end_frame(self, offset: float) -> int:
+        """First frame that begins at or after ``offset`` (seconds)."""
+        return max(0, math.ceil(offset * self.frame_rate - _SLACK))
+
+    def edges(self, frames: int, seconds: float | None = None) -> np.ndarray:
+        """Frame boundaries in seconds, shape (frames + 1,); the last one cut to ``seconds`` if given."""
+        edges = np.arange(frames + 1) / self.frame_rate
+        return edges if seconds is None else np.minimum(edges, seconds)
+
+
+def frame_targets(events: Iterable[Event], classes: ClassSet, grid: FrameGrid, frames: int) -> np.ndarray:
+    """Mark the frames each event touches.
+
+    Parameters
+    ----------
+    events : iterable of Event    onset and offset in seconds
+    classes : ClassSet    column order
+    grid : FrameGrid
+    frames : int    length of the result
+
+    Returns
+    -------
+    (frames, classes) float32 in {0, 1}
+        Onsets round down, offsets up: a frame touched at all counts.
+
+    Raises
+    ------
+    ValueError    label outside ``classes``, or offset not after onset
+    """
+    targets = np.zeros((frames, len(classes)), dtype=np.float32)
+    for event in events:
+        if not event.offset > event.onset:
+            raise ValueError(f"offset {event.offset} s of {event.label!r} is not after its onset {event.onset} s")
+        targets[grid.first_frame(event.onset) : grid.end_frame(event.offset), classes.index(event.label)] = 1
+    return targets

@@ -1,0 +1,188 @@
+"""Scores: how strongly each class sounds in each frame of a clip, before any threshold.
+
+On disk a set of clips is one Parquet file with the columns of sed_scores_eval (``filename onset offset <class>…``,
+seconds); a folder of sed_scores_eval's TSV files is read and written too.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from sedflow.events import clip_id
+
+TIME_COLUMNS = ("onset", "offset")
+
+
+class ScoreError(ValueError):
+    """A score file or a set of scores cannot be used; the message names the file, the clip and the cure."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Scores:
+    """Scores of one clip.
+
+    Parameters
+    ----------
+    values : (frames, classes) float    any range: probabilities, logits, box confidences
+    edges : (frames + 1,) float    frame boundaries in seconds, rising
+    classes : tuple of str    column order
+    """
+
+    values: np.ndarray
+    edges: np.ndarray
+    classes: tuple[str, ...]
+
+    def __post_init__(self):
+        if self.values.ndim != 2 or self.values.shape[1] != len(self.classes):
+            raise ScoreError(f"scores of shape {self.values.shape} do not fit the {len(self.classes)} classes {self.classes}")
+        if len(self.edges) != len(self.values) + 1:
+            raise ScoreError(f"{len(self.values)} frames need {len(self.values) + 1} edges, got {len(self.edges)}")
+
+    @property
+    def seconds(self) -> float:
+        """End of the last frame."""
+        return float(self.edges[-1])
+
+    def column(self, label: str) -> np.ndarray:
+        """Scores of one class, shape (frames,)."""
+        return self.values[:, self.classes.index(label)]
+
+    def with_values(self, values: np.ndarray) -> Scores:
+        """The same frames and classes with other values."""
+        return dataclasses.replace(self, values=values)
+
+    def table(self):
+        """The pandas table sed_scores_eval works on: ``onset offset <class>…``."""
+        import pandas as pd
+
+        columns = {"onset": self.edges[:-1], "offset": self.edges[1:]}
+        columns |= {label: self.values[:, k].astype(np.float64) for k, label in enumerate(self.classes)}
+        return pd.DataFrame(columns)
+
+
+def average(members: Sequence[Mapping[str, Scores]]) -> dict[str, Scores]:
+    """Mean of several detectors' scores, clip by clip.
+
+    Raises
+    ------
+    ScoreError    when the members differ in clips, classes or frames
+    """
+    first = members[0]
+    for other in members[1:]:
+        if set(other) != set(first):
+            odd = sorted(set(other) ^ set(first))
+            raise ScoreError(f"cannot average: {len(odd)} clips are not in every set, e.g. {odd[:10]}")
+        for clip, scores in other.items():
+            if scores.classes != first[clip].classes or scores.values.shape != first[clip].values.shape:
+                raise ScoreError(f"cannot average {clip}: {scores.values.shape} {scores.classes} against {first[clip].classes}")
+    return {clip: s.with_values(np.mean([m[clip].values for m in members], axis=0)) for clip, s in first.items()}
+
+
+def save_scores(path, scores: Mapping[str, Scores]) -> None:
+    """Write a set of clips as one Parquet file (path ends in ``.parquet``) or as a folder of TSV files (any other path)."""
+    path = Path(path)
+    if not scores:
+        raise ScoreError(f"nothing to write to {path}: the set of scores is empty")
+    if path.suffix != ".parquet":
+        path.mkdir(parents=True, exist_ok=True)
+        for clip, of_clip in scores.items():
+            of_clip.table().to_csv(path / f"{clip}.tsv", sep="\t", index=False)
+        return
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    clips = sorted(scores)
+    classes = scores[clips[0]].classes
+    _same_classes(path, scores, classes)
+    lengths = [len(scores[clip].values) for clip in clips]
+    values = np.concatenate([scores[clip].values for clip in clips]).astype(np.float32)
+    names = pa.DictionaryArray.from_arrays(np.repeat(np.arange(len(clips), dtype=np.int32), lengths), clips)
+    columns = {
+        "filename": names,
+        "onset": np.concatenate([scores[clip].edges[:-1] for clip in clips]),
+        "offset": np.concatenate([scores[clip].edges[1:] for clip in clips]),
+    }
+    table = pa.table(columns | {label: values[:, k] for k, label in enumerate(classes)})
+    table = table.replace_schema_metadata({"sedflow": json.dumps({"classes": list(classes)})})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(path.name + ".part")
+    pq.write_table(table, unfinished, compression="zstd")
+    unfinished.replace(path)
+
+
+def load_scores(path) -> dict[str, Scores]:
+    """Read a Parquet file of ours or a folder in the sed_scores_eval format.
+
+    Raises
+    ------
+    ScoreError    nothing there, not a score file, gaps between frames, NaN
+    """
+    path = Path(path)
+    if path.is_dir():
+        files = sorted(path.glob("*.tsv"))
+        if not files:
+            raise ScoreError(f"{path}: no .tsv score files in this folder")
+        scores = {clip_id(file.stem): _read_tsv(file) for file in files}
+    elif path.is_file():
+        scores = _read_parquet(path)
+    else:
+        raise ScoreError(f"{path}: no such score file or folder")
+    _same_classes(path, scores, next(iter(scores.values())).classes)
+    return scores
+
+
+def _read_parquet(path: Path) -> dict[str, Scores]:
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.read_table(path)
+    except (OSError, ValueError) as error:
+        raise ScoreError(f"{path}: not a readable Parquet file ({error}); write it again with `sedflow score`") from None
+    labels = tuple(name for name in table.column_names if name not in ("filename", *TIME_COLUMNS))
+    missing = [name for name in ("filename", *TIME_COLUMNS) if name not in table.column_names]
+    if missing or not labels or not len(table):
+        raise ScoreError(f"{path}: a score table needs filename, onset, offset, classes and rows; it has {table.column_names}")
+    names = np.asarray(table["filename"].to_pylist(), dtype=object)
+    starts = np.flatnonzero(np.r_[True, names[1:] != names[:-1]])
+    values = np.stack([table[label].to_numpy() for label in labels], axis=1)
+    onsets, offsets = table["onset"].to_numpy(), table["offset"].to_numpy()
+    scores = {}
+    for begin, end in zip(starts, [*starts[1:], len(names)], strict=True):
+        clip = clip_id(names[begin])
+        if clip in scores:
+            raise ScoreError(f"{path}: the rows of clip {clip!r} do not stand together")
+        scores[clip] = _checked(f"{path}, clip {clip}", values[begin:end], onsets[begin:end], offsets[begin:end], labels)
+    return scores
+
+
+def _read_tsv(file: Path) -> Scores:
+    import pandas as pd
+
+    table = pd.read_csv(file, sep="\t")
+    missing = [name for name in TIME_COLUMNS if name not in table.columns]
+    if missing or len(table.columns) < 3 or not len(table):
+        raise ScoreError(f"{file}: a score file needs the columns onset, offset and classes, and rows; it has {list(table)}")
+    labels = tuple(str(name) for name in table.columns if name not in TIME_COLUMNS)
+    values = table[list(labels)].to_numpy(dtype=np.float64)
+    return _checked(str(file), values, table["onset"].to_numpy(), table["offset"].to_numpy(), labels)
+
+
+def _checked(where: str, values, onsets, offsets, labels) -> Scores:
+    if np.isnan(values).any():
+        row, column = np.argwhere(np.isnan(values))[0]
+        raise ScoreError(f"{where}: NaN for {labels[column]!r} at {onsets[row]:.3f} s; score the clip again")
+    if not np.allclose(onsets[1:], offsets[:-1], atol=1e-6) or not np.all(offsets > onsets):
+        row = int(np.argmax(np.r_[False, np.abs(onsets[1:] - offsets[:-1]) > 1e-6] | ~(offsets > onsets)))
+        raise ScoreError(f"{where}: frame {row} ({onsets[row]:.3f}–{offsets[row]:.3f} s) does not follow the one before it")
+    return Scores(values, np.r_[onsets, offsets[-1]].astype(np.float64), labels)
+
+
+def _same_classes(path, scores: Mapping[str, Scores], classes: Iterable[str]) -> None:
+    odd = [clip for clip, of_clip in scores.items() if of_clip.classes != tuple(classes)]
+    if odd:
+        raise ScoreError(f"{path}: {len(odd)} clips have other classes than the first, e.g. {odd[:10]}")
