@@ -195,7 +195,9 @@ def _event(path, number, onset, offset, label) -> Event:
     except ValueError:
         raise LabelError(f"{path}:{number}: onset {onset!r} and offset {offset!r} must be numbers in seconds") from None
     if not (math.isfinite(begin) and math.isfinite(end)):
-        raise LabelError(f"{path}:{number}: onset {onset!r} and offset {offset!r} must be finite; delete or correct the row")
+        raise LabelError(
+            f"{path}:{number}: onset {onset!r} and offset {offset!r} must be finite; delete or correct the row"
+        )
     if begin < 0:
         raise LabelError(f"{path}:{number}: onset {begin} s is negative; times count from the start of the clip")
     if end <= begin:
@@ -224,7 +226,9 @@ def read_weak(path, classes: ClassSet | None = None) -> dict[str, tuple[str, ...
         if strangers:
             raise LabelError(f"{path}:{number}: label {strangers[0]!r} is not in the class list {list(classes)}")
         if clip_id(row["filename"]) in labels:
-            raise LabelError(f"{path}:{number}: {row['filename']!r} stands in the file twice; join its labels with commas")
+            raise LabelError(
+                f"{path}:{number}: {row['filename']!r} stands in the file twice; join its labels with commas"
+            )
         resolve = classes.aliases if classes is not None else {}
         labels[clip_id(row["filename"])] = tuple(dict.fromkeys(resolve.get(label, label) for label in found))
     return labels
@@ -245,7 +249,9 @@ def read_durations(path) -> dict[str, float]:
         except ValueError:
             seconds = math.nan
         if not (math.isfinite(seconds) and seconds > 0):
-            raise LabelError(f"{path}:{number}: duration {row['duration']!r} of {row['filename']!r} must be a positive number")
+            raise LabelError(
+                f"{path}:{number}: duration {row['duration']!r} of {row['filename']!r} must be a positive number"
+            )
         if clip_id(row["filename"]) in durations:
             raise LabelError(f"{path}:{number}: {row['filename']!r} stands in the file twice")
         durations[clip_id(row["filename"])] = seconds

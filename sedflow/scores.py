@@ -39,7 +39,9 @@ class Scores:
 
     def __post_init__(self):
         if self.values.ndim != 2 or self.values.shape[1] != len(self.classes):
-            raise ScoreError(f"scores of shape {self.values.shape} do not fit the {len(self.classes)} classes {self.classes}")
+            raise ScoreError(
+                f"scores of shape {self.values.shape} do not fit the {len(self.classes)} classes {self.classes}"
+            )
         if len(self.edges) != len(self.values) + 1:
             raise ScoreError(f"{len(self.values)} frames need {len(self.values) + 1} edges, got {len(self.edges)}")
 
@@ -79,7 +81,9 @@ def average(members: Sequence[Mapping[str, Scores]]) -> dict[str, Scores]:
             raise ScoreError(f"cannot average: {len(odd)} clips are not in every set, e.g. {odd[:10]}")
         for clip, scores in other.items():
             if scores.classes != first[clip].classes or scores.values.shape != first[clip].values.shape:
-                raise ScoreError(f"cannot average {clip}: {scores.values.shape} {scores.classes} against {first[clip].classes}")
+                raise ScoreError(
+                    f"cannot average {clip}: {scores.values.shape} {scores.classes} against {first[clip].classes}"
+                )
     return {clip: s.with_values(np.mean([m[clip].values for m in members], axis=0)) for clip, s in first.items()}
 
 
@@ -142,11 +146,15 @@ def _read_parquet(path: Path) -> dict[str, Scores]:
     try:
         table = pq.read_table(path)
     except (OSError, ValueError) as error:
-        raise ScoreError(f"{path}: not a readable Parquet file ({error}); write it again with `sedflow score`") from None
+        raise ScoreError(
+            f"{path}: not a readable Parquet file ({error}); write it again with `sedflow score`"
+        ) from None
     labels = tuple(name for name in table.column_names if name not in ("filename", *TIME_COLUMNS))
     missing = [name for name in ("filename", *TIME_COLUMNS) if name not in table.column_names]
     if missing or not labels or not len(table):
-        raise ScoreError(f"{path}: a score table needs filename, onset, offset, classes and rows; it has {table.column_names}")
+        raise ScoreError(
+            f"{path}: a score table needs filename, onset, offset, classes and rows; it has {table.column_names}"
+        )
     names = np.asarray(table["filename"].to_pylist(), dtype=object)
     starts = np.flatnonzero(np.r_[True, names[1:] != names[:-1]])
     values = np.stack([table[label].to_numpy() for label in labels], axis=1)
@@ -156,7 +164,9 @@ def _read_parquet(path: Path) -> dict[str, Scores]:
         clip = clip_id(names[begin])
         if clip in scores:
             raise ScoreError(f"{path}: the rows of clip {clip!r} do not stand together")
-        scores[clip] = _checked(f"{path}, clip {clip}", values[begin:end], onsets[begin:end], offsets[begin:end], labels)
+        scores[clip] = _checked(
+            f"{path}, clip {clip}", values[begin:end], onsets[begin:end], offsets[begin:end], labels
+        )
     return scores
 
 
@@ -166,7 +176,9 @@ def _read_tsv(file: Path) -> Scores:
     table = pd.read_csv(file, sep="\t")
     missing = [name for name in TIME_COLUMNS if name not in table.columns]
     if missing or len(table.columns) < 3 or not len(table):
-        raise ScoreError(f"{file}: a score file needs the columns onset, offset and classes, and rows; it has {list(table)}")
+        raise ScoreError(
+            f"{file}: a score file needs the columns onset, offset and classes, and rows; it has {list(table)}"
+        )
     labels = tuple(str(name) for name in table.columns if name not in TIME_COLUMNS)
     values = table[list(labels)].to_numpy(dtype=np.float64)
     return _checked(str(file), values, table["onset"].to_numpy(), table["offset"].to_numpy(), labels)
@@ -178,7 +190,9 @@ def _checked(where: str, values, onsets, offsets, labels) -> Scores:
         raise ScoreError(f"{where}: NaN for {labels[column]!r} at {onsets[row]:.3f} s; score the clip again")
     if not np.allclose(onsets[1:], offsets[:-1], atol=1e-6) or not np.all(offsets > onsets):
         row = int(np.argmax(np.r_[False, np.abs(onsets[1:] - offsets[:-1]) > 1e-6] | ~(offsets > onsets)))
-        raise ScoreError(f"{where}: frame {row} ({onsets[row]:.3f}–{offsets[row]:.3f} s) does not follow the one before it")
+        raise ScoreError(
+            f"{where}: frame {row} ({onsets[row]:.3f}–{offsets[row]:.3f} s) does not follow the one before it"
+        )
     return Scores(values, np.r_[onsets, offsets[-1]].astype(np.float64), labels)
 
 
