@@ -1,10 +1,125 @@
 """Encoders: waveform (batch, samples) → embeddings (batch, frames, dim).
 
-A file here is a plugin: its one public class has ``sample_rate`` (Hz), ``frame_rate`` (frames per second), ``dim``,
-``forward``, ``layers()`` from input to output, and ``load_official(path)``. The number of frames is what
-``FrameGrid(frame_rate)`` predicts for any length.
+A file here is a plugin: its one public class has
+
+- ``sample_rate`` (Hz), ``frame_rate`` (frames per second), ``dim``;
+- ``forward(waveform)``: float32 waveforms in [-1, 1]; the number of frames is what ``FrameGrid(frame_rate)`` predicts
+  for any length; the front end is inside and runs in float32 whatever the precision of the network; the clips of a
+  batch do not change each other;
+- ``layers()``: modules from input to output, which together hold every trainable parameter exactly once;
+- ``load_official(path)``: reads the official checkpoint in each of its published spellings.
+
+Reading weights is common to all of them: ``read_checkpoint`` and ``load_strict``.
 """
+
+from __future__ import annotations
+
+import argparse
+import pickle
+import re
+from pathlib import Path
+
+import torch
+from torch import nn
+
+_LISTED = 8  # names shown of a long list
 
 
 class CheckpointError(ValueError):
-    """A checkpoint does not fit: the message lists the tensors and says what to do."""
+    """A checkpoint cannot be read or does not fit: the message lists the tensors and says what to do."""
+
+
+def read_checkpoint(path: str | Path) -> dict:
+    """Read a weights file without running anything that is in it.
+
+    Parameters
+    ----------
+    path : path    of a ``.safetensors`` file, or of what ``torch.save`` wrote
+
+    Returns
+    -------
+    dict
+        As stored: tensors by name, or a dict that has them under ``model``, ``state_dict`` …; tensors on the CPU.
+
+    Raises
+    ------
+    CheckpointError    no file, truncated, no checkpoint, or a pickle that needs more than tensors and plain values
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such file; fetch the weights first or correct the path")
+    if path.stat().st_size == 0:
+        raise CheckpointError(f"{path}: the file is empty; fetch it again")
+    try:
+        content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError, pickle.UnpicklingError) as error:
+        raise CheckpointError(f"{path}: {_diagnosis(path, error)}") from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path}: holds a {type(content).__name__}, not named tensors; is it a weights file?")
+    return content
+
+
+def _read_safetensors(path: Path) -> dict:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise ValueError(str(error)) from error
+
+
+def _read_torch(path: Path) -> dict:
+    # plain containers of settings that published checkpoints carry beside their tensors
+    with torch.serialization.safe_globals([argparse.Namespace]):
+        return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _diagnosis(path: Path, error: Exception) -> str:
+    """What is wrong with the file, and the cure."""
+    wanted = re.search(r"(?:GLOBAL|global:?|class) [`']?([\w.]+)", str(error))
+    if isinstance(error, pickle.UnpicklingError) and wanted and "." in wanted[1]:
+        return (
+            f"reading it would run {wanted[1]}, which weights do not need, so it was not read; take the file from its "
+            "official source, or save its tensors alone (safetensors) on a machine that may run it"
+        )
+    with path.open("rb") as file:
+        starts_as_checkpoint = file.read(2) in (b"PK", b"\x80\x02") or path.suffix == ".safetensors"
+    if starts_as_checkpoint:
+        return f"truncated or damaged ({path.stat().st_size} bytes); fetch it again and compare its sha256"
+    return "not a checkpoint (neither safetensors nor written by torch.save); check what was downloaded"
+
+
+def load_strict(module: nn.Module, tensors: dict[str, torch.Tensor], path: str | Path) -> None:
+    """Copy ``tensors`` into ``module``: each name must be there once, in the right shape, and none is left over.
+
+    Parameters
+    ----------
+    module : Module
+    tensors : dict    by the names of ``module.state_dict()``
+    path : path    where they came from, for the message
+
+    Raises
+    ------
+    CheckpointError    lists missing, unexpected and mis-shaped tensors; the module is unchanged
+    """
+    expected = module.state_dict()
+    faults = {
+        "missing": sorted(expected.keys() - tensors.keys()),
+        "unexpected": sorted(tensors.keys() - expected.keys()),
+        "of another shape": [
+            f"{name} {tuple(tensors[name].shape)} instead of {tuple(expected[name].shape)}"
+            for name in expected.keys() & tensors.keys()
+            if tensors[name].shape != expected[name].shape
+        ],
+    }
+    if any(faults.values()):
+        lines = [f"{path}: the weights do not fit {type(module).__name__}; is it another size or another encoder's?"]
+        lines += [f"  {len(names)} {fault}: {_shortened(names)}" for fault, names in faults.items() if names]
+        raise CheckpointError("\n".join(lines))
+    module.load_state_dict(tensors)
+
+
+def _shortened(names: list[str]) -> str:
+    more = f" … and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+    return ", ".join(sorted(names)[:_LISTED]) + more

@@ -1,0 +1,222 @@
+"""MobileNetV3 on log mel, one embedding per 40 ms: the frame-wise fmn and EfficientAT's mn, at every width."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from sedflow.encoders import load_strict, read_checkpoint
+from sedflow.frontend import LogMel
+
+# kernel, expanded channels, output channels, squeeze-excitation?, activation: MobileNetV3-Large at width 1
+_BLOCKS = [
+    (3, 16, 16, False, nn.ReLU),
+    (3, 64, 24, False, nn.ReLU),
+    (3, 72, 24, False, nn.ReLU),
+    (5, 72, 40, True, nn.ReLU),
+    (5, 120, 40, True, nn.ReLU),
+    (5, 120, 40, True, nn.ReLU),
+    (3, 240, 80, False, nn.Hardswish),
+    (3, 200, 80, False, nn.Hardswish),
+    (3, 184, 80, False, nn.Hardswish),
+    (3, 184, 80, False, nn.Hardswish),
+    (3, 480, 112, True, nn.Hardswish),
+    (3, 672, 112, True, nn.Hardswish),
+    (5, 672, 160, True, nn.Hardswish),
+    (5, 960, 160, True, nn.Hardswish),
+    (5, 960, 160, True, nn.Hardswish),
+]
+_LAST = len(_BLOCKS) + 1  # number of the last convolution; the stem is 0
+
+# layers that halve frequency, layers that halve time, layers behind which time is dilated twofold instead
+_STRIDES = {
+    "framewise": ((0, 2, 3, 6, 8, 11, 15), (0, 2), ()),
+    "dilated": ((0, 2, 4, 7, 13), (0, 2), (4, 7, 13)),
+    "published": ((0, 2, 4, 7, 13), (0, 2, 4, 7, 13), ()),
+}
+
+_FRONT_ENDS = {
+    "fmn": {"sample_rate": 16000, "n_fft": 512, "window": 400, "hop": 160, "floor": 1e-7},
+    "efficientat": {"sample_rate": 32000, "n_fft": 1024, "window": 800, "hop": 320, "offset": 1e-5},
+}
+
+_HEADS = ("classifier.", "seq_model.", "strong_head.", "weak_head.")
+# EfficientSED: net.model. on disk, model.fmn. at run time; PretrainedSED: model.frame_mn.; EfficientAT: nothing
+_PREFIX = re.compile(r"^(?:(?:net|model|fmn|frame_mn)\.)*")
+
+
+def _channels(count: float) -> int:
+    """The nearest multiple of 8, at least 8, never less than nine tenths of ``count``."""
+    rounded = max(8, int(count + 4) // 8 * 8)
+    return rounded + 8 if rounded < 0.9 * count else rounded
+
+
+class _ConvNorm(nn.Sequential):
+    """Convolution, batch norm, activation."""
+
+    def __init__(self, channels_in, channels_out, kernel, activation, *, stride=(1, 1), dilation=1, groups=1):
+        reach = (kernel - 1) // 2
+        convolution = nn.Conv2d(
+            channels_in,
+            channels_out,
+            kernel,
+            stride=stride,
+            padding=(reach, reach * dilation),
+            dilation=(1, dilation),
+            groups=groups,
+            bias=False,
+        )
+        nn.init.kaiming_normal_(convolution.weight, mode="fan_out")
+        super().__init__(convolution, nn.BatchNorm2d(channels_out, eps=1e-3, momentum=0.01), activation)
+
+    def forward(self, maps):
+        convolution, norm, activation = self
+        if norm.training:
+            return super().forward(maps)
+        # fixed statistics: the norm is part of the convolution, and no extra pass over the maps is needed
+        scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
+        weight = convolution.weight * scale[:, None, None, None]
+        return activation(convolution._conv_forward(maps, weight, norm.bias - norm.running_mean * scale))
+
+
+class _SqueezeExcitation(nn.Module):
+    """Scale each channel by a gate that sees the mean of all channels over the clip."""
+
+    def __init__(self, channels, squeezed):
+        super().__init__()
+        self.fc1 = nn.Linear(channels, squeezed)
+        self.fc2 = nn.Linear(squeezed, channels)
+        for layer in (self.fc1, self.fc2):
+            nn.init.normal_(layer.weight, std=0.01)
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, maps):
+        gate = torch.sigmoid(self.fc2(torch.relu(self.fc1(maps.mean(dim=(2, 3))))))
+        return maps * gate[:, :, None, None]
+
+
+class _InvertedResidual(nn.Module):
+    """Expand, filter each channel, squeeze-excite, project; added to the input where the shapes agree."""
+
+    def __init__(self, channels_in, channels, *, kernel, excite, activation, stride, dilation):
+        super().__init__()
+        expanded, channels_out = channels
+        self.residual = stride == (1, 1) and channels_in == channels_out
+        depthwise = _ConvNorm(
+            expanded, expanded, kernel, activation(), stride=stride, dilation=dilation, groups=expanded
+        )
+        expand = [_ConvNorm(channels_in, expanded, 1, activation())] if expanded != channels_in else []
+        squeeze = [_SqueezeExcitation(expanded, _channels(expanded // 4))] if excite else []
+        self.block = nn.Sequential(*expand, depthwise, *squeeze, _ConvNorm(expanded, channels_out, 1, nn.Identity()))
+
+    def forward(self, maps):
+        return maps + self.block(maps) if self.residual else self.block(maps)
+
+
+class MobileNet(nn.Module):
+    """MobileNetV3-Large whose output keeps the time axis.
+
+    Parameters
+    ----------
+    width : float
+        Multiplies the channels: 0.4, 0.6, 1, 2, 3 are fmn04 … fmn30; mn04 … likewise.
+    front_end : str
+        "fmn" (16 kHz) or "efficientat" (32 kHz).
+    strides : str
+        Must be what the weights were trained with, or its equivalent. "framewise": fmn, 25 Hz. "published": MobileNetV3
+        and EfficientAT's mn, 3.125 Hz. "dilated": for the same weights at 25 Hz, each time stride that is taken away
+        becomes a dilation of the layers behind it, so that every filter still sees the spacing it was trained with.
+    gain_db : float
+        Applied to the waveform; log mel is level-dependent and soundscapes are quieter than AudioSet.
+    taps : list of int, optional
+        Blocks (1–15) whose maps, frequency flattened into channels, are appended to the last convolution's output,
+        which is averaged over frequency.
+    mel_jitter : bool
+        In training, shift the edges of the mel bank at random, batch by batch, as upstream does.
+
+    Source
+    ------
+    theMoro/EfficientSED 7bef42e models/efficient_cnns/fmn; fschmid56/EfficientAT models/mn
+    """
+
+    def __init__(
+        self,
+        *,
+        width: float = 1.0,
+        front_end: str = "fmn",
+        strides: str = "framewise",
+        gain_db: float = 0.0,
+        taps: list[int] | None = None,
+        mel_jitter: bool = False,
+    ):
+        super().__init__()
+        if front_end not in _FRONT_ENDS:
+            raise ValueError(f"front_end {front_end!r} is none of {', '.join(_FRONT_ENDS)}")
+        if strides not in _STRIDES:
+            raise ValueError(f"strides {strides!r} is none of {', '.join(_STRIDES)}")
+        halve_frequency, halve_time, _ = _STRIDES[strides]
+        self.taps = tuple(taps or ())
+        if not set(self.taps) <= set(range(halve_time[-1], _LAST)):
+            raise ValueError(f"taps {taps}: only blocks {halve_time[-1]}–{_LAST - 1} have the frame rate of the output")
+        self.gain = 10 ** (gain_db / 20)
+        self.front_end = LogMel(**_FRONT_ENDS[front_end], jitter=mel_jitter)
+        self.features = _features(width, *_STRIDES[strides])
+        self.sample_rate = self.front_end.sample_rate
+        self.frame_rate = self.sample_rate / self.front_end.hop / 2 ** len(halve_time)
+        heights = {tap: self.front_end.bands >> sum(layer <= tap for layer in halve_frequency) for tap in self.taps}
+        tapped = sum(_channels(width * _BLOCKS[tap - 1][2]) * height for tap, height in heights.items())
+        self.dim = self.features[_LAST][0].out_channels + tapped
+
+    def forward(self, waveform: torch.Tensor) -> torch.Tensor:
+        """(batch, samples) → (batch, frames, dim)."""
+        maps = self.front_end(waveform * self.gain).unsqueeze(1)  # (batch, 1, bands, time)
+        tapped = []
+        for number, layer in enumerate(self.features):
+            maps = layer(maps)
+            if number in self.taps:
+                tapped.append(maps.flatten(1, 2))
+        return torch.cat([maps.mean(dim=2), *tapped], dim=1).transpose(1, 2)
+
+    def layers(self) -> list[nn.Module]:
+        """The stem, the fifteen blocks, the last convolution."""
+        return list(self.features)
+
+    def load_official(self, path: str | Path) -> list[str]:
+        """Load the weights of an EfficientAT, EfficientSED or PretrainedSED file.
+
+        Returns
+        -------
+        list of str
+            Names in the file that embeddings do not need: classifier, sequence model, heads.
+
+        Raises
+        ------
+        CheckpointError    unreadable, or not a MobileNet of this width
+        """
+        named = {_PREFIX.sub("", name): tensor for name, tensor in read_checkpoint(path).items()}
+        ours = {name.replace(".conc_se_layers.0.", "."): named[name] for name in named if not name.startswith(_HEADS)}
+        load_strict(self, ours, path)
+        return [name for name in named if name.startswith(_HEADS)]
+
+
+def _features(width: float, halve_frequency: tuple, halve_time: tuple, dilate_behind: tuple) -> nn.Sequential:
+    """Stem, blocks and last convolution, numbered as in the official files."""
+    strides = [(1 + (layer in halve_frequency), 1 + (layer in halve_time)) for layer in range(_LAST)]
+    channels = _channels(16 * width)
+    layers = [_ConvNorm(1, channels, 3, nn.Hardswish(), stride=strides[0])]
+    for layer, (kernel, expanded, out, excite, activation) in enumerate(_BLOCKS, start=1):
+        block = _InvertedResidual(
+            channels,
+            (_channels(expanded * width), _channels(out * width)),
+            kernel=kernel,
+            excite=excite,
+            activation=activation,
+            stride=strides[layer],
+            dilation=2 ** sum(layer > behind for behind in dilate_behind),
+        )
+        channels = _channels(out * width)
+        layers.append(block)
+    return nn.Sequential(*layers, _ConvNorm(channels, 6 * channels, 1, nn.Hardswish()))
