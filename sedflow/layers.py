@@ -1,0 +1,153 @@
+"""Layers that several sequence heads share, and how official tensors get into them.
+
+A padding mask is (batch, frames) bool, True where a frame is real; None means that all are.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from sedflow.encoders import CheckpointError
+
+
+class RMSNorm(nn.Module):
+    """Divide by the root mean square over the last axis and scale, in float32 at least.
+
+    Source
+    ------
+    theMoro/EfficientSED 7bef42e: x / max(‖x‖, 1e-12) · √dim · gamma.
+    """
+
+    def __init__(self, dim: int):
+        super().__init__()
+        self.gamma = nn.Parameter(torch.ones(dim))
+
+    def forward(self, x):
+        unit = nn.functional.normalize(at_least_float32(x), dim=-1)
+        return (unit * x.shape[-1] ** 0.5 * self.gamma).to(x.dtype)
+
+
+class Rotary(nn.Module):
+    """Rotate the pairs (2i, 2i + 1) of queries or keys by position · freqs[i]: dot products see relative positions.
+
+    ``freqs`` is stored in official checkpoints and never trained; angles are float32 at least.
+    """
+
+    def __init__(self, head_dim: int):
+        super().__init__()
+        if head_dim % 2:
+            raise ValueError(f"rotary positions need an even width per head, got {head_dim}; change heads or width")
+        freqs = 10_000.0 ** (-torch.arange(0, head_dim, 2) / head_dim)
+        self.freqs = nn.Parameter(freqs, requires_grad=False)
+
+    def forward(self, x):
+        """(batch, heads, frames, head_dim) → the same, rotated."""
+        freqs = at_least_float32(self.freqs)
+        angles = torch.arange(x.shape[-2], device=x.device, dtype=freqs.dtype).unsqueeze(1) * freqs
+        cos, sin = angles.cos(), angles.sin()
+        even, odd = x.unflatten(-1, (-1, 2)).unbind(-1)
+        return torch.stack((even * cos - odd * sin, odd * cos + even * sin), dim=-1).flatten(-2).to(x.dtype)
+
+
+class GatedAttention(nn.Module):
+    """Pre-normalised self-attention with rotary positions; each head's output has its own sigmoid gate.
+
+    Source
+    ------
+    theMoro/EfficientSED 7bef42e models/sequence_models/roformer/attention.py; submodules carry its names.
+    """
+
+    def __init__(self, dim: int, heads: int, dropout: float = 0.0):
+        super().__init__()
+        self.heads = divided(dim, heads)
+        self.dropout = dropout
+        self.norm = RMSNorm(dim)
+        self.to_qkv = nn.Linear(dim, 3 * dim, bias=False)
+        self.to_gates = nn.Linear(dim, heads)
+        self.to_out = nn.Sequential(nn.Linear(dim, dim, bias=False), nn.Dropout(dropout))
+        self.pos_encoding = Rotary(dim // heads)
+
+    def forward(self, x, padding_mask=None):
+        """(batch, frames, dim) → the same shape; the residual is the caller's."""
+        hidden = self.norm(x)
+        query, key, value = split_heads(self.to_qkv(hidden), self.heads)
+        attended = nn.functional.scaled_dot_product_attention(
+            self.pos_encoding(query),
+            self.pos_encoding(key),
+            value,
+            attn_mask=key_mask(padding_mask),
+            dropout_p=self.dropout if self.training else 0.0,
+        )
+        gates = self.to_gates(hidden).sigmoid()  # (batch, frames, heads)
+        return self.to_out((attended.transpose(1, 2) * gates.unsqueeze(-1)).flatten(2))
+
+
+def divided(dim: int, heads: int) -> int:
+    """``heads``, once it is known to divide ``dim``."""
+    if dim % heads:
+        raise ValueError(f"width {dim} cannot be shared by {heads} heads; choose a number of heads that divides it")
+    return heads
+
+
+def split_heads(qkv, heads: int):
+    """(batch, frames, 3 · dim) → query, key, value, each (batch, heads, frames, dim / heads)."""
+    return qkv.unflatten(-1, (3, heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+
+
+def key_mask(padding_mask):
+    """Padding mask as attention takes it: (batch, 1, 1, frames), so that no query sees a padded key."""
+    return None if padding_mask is None else padding_mask[:, None, None, :]
+
+
+def at_least_float32(x):
+    """Half precisions become float32; float32 and float64 stay."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def projection(dim: int, width: int) -> nn.Module:
+    """A linear layer from ``dim`` to ``width``, or nothing where they agree."""
+    return nn.Identity() if dim == width else nn.Linear(dim, width)
+
+
+def initialise_small(module: nn.Module) -> None:
+    """Draw every linear layer's weights from N(0, 0.02²) and zero its bias (EfficientSED's TF and ATT)."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Linear):
+            nn.init.normal_(layer.weight, std=0.02)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+
+
+def from_sequential(tensors: dict, *prefixes: str) -> dict:
+    """Rename the numbered entries of an official ``nn.Sequential``: ``k.rest`` becomes ``prefixes[k] + rest``."""
+    renamed = {}
+    for name, tensor in tensors.items():
+        number, _, rest = name.partition(".")
+        known = number.isdecimal() and int(number) < len(prefixes)
+        renamed[prefixes[int(number)] + rest if known else name] = tensor
+    return renamed
+
+
+def load_strictly(module: nn.Module, tensors: dict, what: str) -> None:
+    """Copy tensors into a module whose tensors have exactly these names and shapes.
+
+    Raises
+    ------
+    CheckpointError    naming every tensor that is missing, unexpected or of another shape; nothing is loaded then
+    """
+    expected = module.state_dict()
+    shared = expected.keys() & tensors.keys()
+    faults = {
+        "missing": sorted(expected.keys() - shared),
+        "unexpected": sorted(tensors.keys() - shared),
+        "other shape": sorted(
+            f"{name} {tuple(tensors[name].shape)} instead of {tuple(expected[name].shape)}"
+            for name in shared
+            if tensors[name].shape != expected[name].shape
+        ),
+    }
+    found = [f"{fault}: {', '.join(names)}" for fault, names in faults.items() if names]
+    if found:
+        raise CheckpointError(f"{what}: the tensors do not fit these settings; " + "; ".join(found))
+    module.load_state_dict(tensors)
