@@ -76,6 +76,7 @@ class Teacher(Settings):
 
     decay: float = pydantic.Field(0.999, gt=0, lt=1)
     ramped: bool = pydantic.Field(True, description="decay min(1 − 1/(step+1), decay)")
+    mode: Literal["train", "eval"] = pydantic.Field("train", description="dropout and batch statistics of the teacher")
 
 
 class Stage(Settings):
@@ -92,6 +93,7 @@ class Stage(Settings):
     validate_every: int = pydantic.Field(gt=0, description="optimiser steps between validations")
     keep_top: int = pydantic.Field(1, ge=1)
     precision: Literal["32", "bf16"] = "32"
+    fixed_batchnorm: bool = pydantic.Field(False, description="encoders keep the BatchNorm statistics they came with")
     workers: int = pydantic.Field(0, ge=0, description="loader processes")
 
 

@@ -1,0 +1,242 @@
+"""Manifests → batches with a named share per source.
+
+A batch is a pure function of (seed, step): which clips, in which order. So a run resumed at step k sees exactly what
+the uninterrupted run saw, with any number of loader processes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sedflow import audio
+from sedflow.events import Clip, ClassSet, LabelError, read_clips, read_events, read_weak
+from sedflow.features import Cache
+from sedflow.frames import FrameGrid, frame_targets
+
+
+@dataclasses.dataclass(frozen=True)
+class Inputs:
+    """What a detector reads: a waveform (batch, samples) and/or embeddings, name → (batch, frames, dim)."""
+
+    waveform: Tensor | None
+    embeddings: dict[str, Tensor]
+
+
+@dataclasses.dataclass(frozen=True)
+class Mixing:
+    """How a batch was mixed: row i is weight[i] of itself and 1 − weight[i] of row partner[i]."""
+
+    partner: Tensor
+    weight: Tensor
+
+    def apply(self, values: Tensor) -> Tensor:
+        """Mix (batch, …) as the batch was mixed."""
+        weight = self.weight.view(-1, *[1] * (values.dim() - 1)).to(values.dtype)
+        return weight * values + (1 - weight) * values[self.partner]
+
+
+@dataclasses.dataclass(frozen=True)
+class Batch:
+    """Clips of several sources. Rows are found by source, never by position.
+
+    ``inputs`` is what the student reads, ``clean`` what the teacher reads: the same clips before mixing and masking.
+    ``strong`` (batch, frames, classes) and ``weak`` (batch, classes) are targets in [0, 1], ``kinds`` says per row which
+    of them hold ("strong", "weak" or "none"); ``valid`` (batch, frames) is False where a clip is padding.
+    """
+
+    inputs: Inputs
+    clean: Inputs
+    strong: Tensor
+    weak: Tensor
+    valid: Tensor
+    sources: tuple[str, ...]
+    kinds: tuple[str, ...]
+    clips: tuple[str, ...]
+    mixing: Mixing | None = None
+
+    def __len__(self):
+        return len(self.sources)
+
+    def rows(self, source: str) -> Tensor:
+        """Row numbers of a source."""
+        return torch.tensor([k for k, name in enumerate(self.sources) if name == source], dtype=torch.long)
+
+    def rows_of_kind(self, *kinds: str) -> Tensor:
+        """Row numbers with these kinds of labels."""
+        return torch.tensor([k for k, kind in enumerate(self.kinds) if kind in kinds], dtype=torch.long)
+
+    def replace(self, **changes) -> Batch:
+        """A copy with some fields changed."""
+        return dataclasses.replace(self, **changes)
+
+
+class ClipSet:
+    """Clips with their labels and inputs, read one by one.
+
+    Parameters
+    ----------
+    clips : list of Clip
+    kinds : mapping    source → "strong", "weak" or "none"
+    strong, weak : mapping    clip id → events, clip id → labels
+    classes : ClassSet
+    grid : FrameGrid
+    clip_seconds : float    every clip is padded to this length
+    sample_rate : int or None    Hz; None when no waveform is needed
+    caches : mapping    encoder name → Cache of its embeddings
+    root : Path    folder the clips' paths are relative to
+    """
+
+    def __init__(  # noqa: PLR0913 (the tables of a corpus, each named once)
+        self, clips, kinds, strong, weak, classes, *, grid, clip_seconds, sample_rate, caches, root
+    ):
+        self.clips: dict[str, Clip] = {clip.id: clip for clip in clips}
+        self.kinds, self.strong, self.weak, self.classes = kinds, strong, weak, classes
+        self.grid, self.clip_seconds, self.sample_rate = grid, clip_seconds, sample_rate
+        self.frames = grid.frames(clip_seconds)
+        self.caches: Mapping[str, Cache] = caches
+        self.root = Path(root)
+        for clip in clips:
+            if clip.seconds > clip_seconds + 0.5 / grid.frame_rate:
+                raise LabelError(
+                    f"{clip.path}: {clip.seconds:.2f} s is longer than clip_seconds ({clip_seconds} s); "
+                    "let the corpus cut it, or raise clip_seconds"
+                )
+            for cache in caches.values():
+                cache.check(clip)
+
+    def of_source(self, source: str) -> list[str]:
+        """Ids of a source's clips, in order."""
+        return sorted(clip.id for clip in self.clips.values() if clip.source == source)
+
+    def batch(self, ids: list[str]) -> Batch:
+        """Read these clips, in this order."""
+        clips = [self.clips[clip] for clip in ids]
+        kinds = tuple(self.kinds[clip.source] for clip in clips)
+        waveform = None
+        if self.sample_rate is not None:
+            waveform = torch.from_numpy(np.stack([self._waveform(clip) for clip in clips]))
+        embeddings = {name: torch.from_numpy(cache.read(ids)).float() for name, cache in self.caches.items()}
+        inputs = Inputs(waveform, embeddings)
+        strong = np.stack([self._strong(clip, kind) for clip, kind in zip(clips, kinds, strict=True)])
+        weak = np.stack([self._weak(clip, kind) for clip, kind in zip(clips, kinds, strict=True)])
+        valid = np.stack([np.arange(self.frames) < self.grid.frames(clip.seconds) for clip in clips])
+        return Batch(
+            inputs=inputs,
+            clean=inputs,
+            strong=torch.from_numpy(strong),
+            weak=torch.from_numpy(weak),
+            valid=torch.from_numpy(valid),
+            sources=tuple(clip.source for clip in clips),
+            kinds=kinds,
+            clips=tuple(ids),
+        )
+
+    def _waveform(self, clip: Clip) -> np.ndarray:
+        samples, _ = audio.read(self.root / clip.path, self.sample_rate)
+        length = round(self.clip_seconds * self.sample_rate)
+        padded = np.zeros(length, dtype=np.float32)
+        padded[: min(length, len(samples))] = samples[:length]
+        return padded
+
+    def _strong(self, clip: Clip, kind: str) -> np.ndarray:
+        events = self.strong.get(clip.id, []) if kind == "strong" else []
+        return frame_targets(events, self.classes, self.grid, self.frames)
+
+    def _weak(self, clip: Clip, kind: str) -> np.ndarray:
+        labels = {event.label for event in self.strong.get(clip.id, [])} if kind == "strong" else ()
+        targets = np.zeros(len(self.classes), dtype=np.float32)
+        for label in labels if kind == "strong" else self.weak.get(clip.id, ()):
+            targets[self.classes.index(label)] = 1
+        return targets if kind != "none" else np.zeros_like(targets)
+
+
+class TrainingBatches(torch.utils.data.Dataset):
+    """Batch number k of a run, for any k: each source's clips are shuffled anew each time all of them were used.
+
+    Parameters
+    ----------
+    clips : ClipSet
+    shares : mapping    source → clips per batch
+    seed : int
+    """
+
+    def __init__(self, clips: ClipSet, shares: Mapping[str, int], seed: int):
+        self.clips, self.seed = clips, seed
+        self.shares = {source: share for source, share in shares.items() if share}
+        self.pools = {source: clips.of_source(source) for source in self.shares}
+        empty = [source for source, pool in self.pools.items() if not pool]
+        if empty:
+            raise LabelError(f"no clips in {empty}; the corpus made none. Set their share to 0 or prepare them")
+
+    def ids(self, step: int) -> list[str]:
+        """Clip ids of batch ``step``."""
+        ids = []
+        for source, share in self.shares.items():
+            pool = self.pools[source]
+            for position in range(step * share, (step + 1) * share):
+                round_number, place = divmod(position, len(pool))
+                ids.append(pool[self._order(source, round_number, len(pool))[place]])
+        return ids
+
+    def _order(self, source: str, round_number: int, size: int) -> np.ndarray:
+        return np.random.default_rng([self.seed, stable_number(source), round_number]).permutation(size)
+
+    def __getitem__(self, step: int) -> Batch:
+        return self.clips.batch(self.ids(step))
+
+
+def stable_number(text: str) -> int:
+    """A 32-bit number from a text, the same in every process (Python's hash is not)."""
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")
+
+
+@dataclasses.dataclass(frozen=True)
+class Manifests:
+    """The label tables of one or several corpora, joined."""
+
+    clips: list[Clip]
+    kinds: dict[str, str]
+    strong: dict[str, list]
+    weak: dict[str, tuple[str, ...]]
+    classes: ClassSet
+
+    def of(self, sources) -> list[Clip]:
+        """Clips of these sources."""
+        return [clip for clip in self.clips if clip.source in set(sources)]
+
+
+def read_manifests(folders: list[Path], corpora: list) -> Manifests:
+    """Read the manifests of several corpora and check every label against their class lists.
+
+    Parameters
+    ----------
+    folders : list of Path    ``data/manifests/<corpus>``, one per corpus
+    corpora : list    the corpus plugins, in the same order
+    """
+    clips, kinds, strong, weak = [], {}, {}, {}
+    labels = tuple(dict.fromkeys(label for corpus in corpora for label in corpus.classes))
+    classes = ClassSet(labels, {alias: label for c in corpora for alias, label in c.classes.aliases.items()})
+    for folder, corpus in zip(folders, corpora, strict=True):
+        of_corpus = read_clips(folder / "clips.tsv")
+        known = {clip.id for clip in clips}
+        twice = sorted(clip.id for clip in of_corpus if clip.id in known)
+        if twice:
+            raise LabelError(
+                f"{folder / 'clips.tsv'}: {len(twice)} clips have the name of another corpus' clip, e.g. {twice[:10]}"
+            )
+        clips += of_corpus
+        kinds |= corpus.sources
+        seconds = {clip.id: clip.seconds for clip in of_corpus}
+        for source, kind in corpus.sources.items():
+            if kind == "strong":
+                strong |= read_events(folder / f"{source}.tsv", classes, seconds)
+            elif kind == "weak":
+                weak |= read_weak(folder / f"{source}.tsv", classes)
+    return Manifests(clips, kinds, strong, weak, classes)

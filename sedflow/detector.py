@@ -1,0 +1,197 @@
+"""The network: encoders → common grid → sequence head → strong and weak scores."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sedflow import plugins
+from sedflow.frames import FrameGrid
+
+
+# an encoder without weights is drawn from this seed, so that its cached features are reproducible
+ENCODER_SEED = 20240101
+
+
+@dataclasses.dataclass(frozen=True)
+class Prediction:
+    """What a detector says about a batch.
+
+    ``strong_logits`` (batch, frames, classes) and ``weak`` (batch, classes, probabilities in [0, 1]), both float32.
+    """
+
+    strong_logits: Tensor
+    weak: Tensor
+
+    @property
+    def strong(self) -> Tensor:
+        """Probability of each class in each frame, (batch, frames, classes)."""
+        return self.strong_logits.sigmoid()
+
+
+class Detector(nn.Module):
+    """Encoders on one frame grid, a sequence head over their joined embeddings, and two linear readings of it.
+
+    Parameters
+    ----------
+    encoders : dict    name → encoder plugin; their embeddings are joined in this order
+    sequence : dict    settings of the sequence head, with its name
+    classes : int
+    frame_rate : float    frames per second of the scores
+    pooling : str    how clip scores come from frame scores, see `Pooling`
+    dropout : float    on the embeddings the head reads and on what it gives
+    merge_dim : int or None    a linear layer over the joined embeddings; none if unset
+    merge_norm : bool    normalise each encoder's embeddings (LayerNorm) before they are joined
+    """
+
+    def __init__(  # noqa: PLR0913 (the parts of a detector, each named once)
+        self, encoders, sequence, classes, *, frame_rate, pooling, dropout=0.0, merge_dim=None, merge_norm=False
+    ):
+        super().__init__()
+        self.encoders = nn.ModuleDict(encoders)
+        self.grid = FrameGrid(frame_rate)
+        self.frozen: set[str] = set()
+        dims = {name: encoder.dim for name, encoder in encoders.items()}
+        norms = {name: nn.LayerNorm(dim) for name, dim in dims.items()} if merge_norm else {}
+        self.norms = nn.ModuleDict(norms)
+        joined = sum(dims.values())
+        self.merge = nn.Linear(joined, merge_dim) if merge_dim else nn.Identity()
+        self.dropout = nn.Dropout(dropout)
+        self.sequence = plugins.build("sequence", sequence, merge_dim or joined)
+        self.pooling = Pooling(self.sequence.dim, classes, pooling)
+
+    @property
+    def sample_rate(self) -> int:
+        """Hz; one rate for all encoders."""
+        rates = {encoder.sample_rate for encoder in self.encoders.values()}
+        if len(rates) != 1:
+            raise plugins.SettingsError(
+                f"the encoders read audio at different rates {sorted(rates)} Hz; choose one front end"
+            )
+        return rates.pop()
+
+    def freeze(self, names) -> None:
+        """Keep these encoders as they are: no gradient, evaluation mode for good (BatchNorm statistics included)."""
+        self.frozen = set(names)
+        for name in names:
+            self.encoders[name].requires_grad_(False)
+        self.train(self.training)
+
+    def train(self, mode: bool = True):
+        """Switch to training, frozen encoders excepted."""
+        super().train(mode)
+        for name in self.frozen:
+            self.encoders[name].eval()
+        return self
+
+    def embed(self, waveform: Tensor, names=None) -> dict[str, Tensor]:
+        """Embeddings (batch, frames, dim) of the named encoders (default: all) for a waveform (batch, samples)."""
+        embeddings = {}
+        for name in self.encoders if names is None else names:
+            with torch.set_grad_enabled(torch.is_grad_enabled() and name not in self.frozen):
+                embeddings[name] = self.encoders[name](waveform)
+        return embeddings
+
+    def forward(self, waveform: Tensor | None, embeddings: dict[str, Tensor], frames: int, valid: Tensor | None = None):
+        """Score a batch.
+
+        Parameters
+        ----------
+        waveform : (batch, samples) float32, or None when every encoder's embeddings are given
+        embeddings : dict    embeddings computed before (the cache), name → (batch, its frames, its dim)
+        frames : int    length of the scores on the detector's grid
+        valid : (batch, frames) bool, optional    False where a clip is padding
+
+        Returns
+        -------
+        Prediction
+        """
+        missing = [name for name in self.encoders if name not in embeddings]
+        computed = self.embed(waveform, missing) if missing else {}
+        joined = []
+        for name in self.encoders:
+            part = embeddings[name] if name in embeddings else computed[name]
+            part = match_frames(part, frames)
+            joined.append(self.norms[name](part) if name in self.norms else part)
+        hidden = self.merge(self.dropout(torch.cat(joined, dim=-1)))
+        hidden = self.dropout(self.sequence(hidden, valid))
+        return self.pooling(hidden, valid)
+
+
+class Pooling(nn.Module):
+    """Frame logits and clip probabilities from a sequence (batch, frames, dim).
+
+    ``attention``: clip score = Σ_t strong·a / Σ_t a, where a is a softmax over the *classes* of each frame, clamped to
+    [1e-7, 1]. Source: DCASE Task 4 baseline (DESED_task, nnet/CRNN.py), ATST-SED.
+    ``attention_over_time``: the same sum with a softmax over time. ``mean``: sigmoid of a second linear layer on the
+    time mean (EfficientSED). ``max``: the strongest frame.
+    """
+
+    def __init__(self, dim: int, classes: int, kind: str):
+        super().__init__()
+        self.kind = kind
+        self.strong = nn.Linear(dim, classes)
+        self.weak = nn.Linear(dim, classes) if kind != "max" else None
+
+    def forward(self, hidden: Tensor, valid: Tensor | None = None) -> Prediction:
+        """Read frame logits and clip probabilities off a sequence; frames that are not ``valid`` do not count."""
+        strong_logits = self.strong(hidden).float()
+        keep = torch.ones_like(strong_logits[..., :1]) if valid is None else valid.unsqueeze(-1).float()
+        if self.kind == "mean":
+            mean = (hidden.float() * keep).sum(1) / keep.sum(1).clamp(min=1)
+            with torch.autocast(hidden.device.type, enabled=False):
+                weak = F.linear(mean, self.weak.weight.float(), self.weak.bias.float()).sigmoid()
+            return Prediction(strong_logits, weak)
+        strong = strong_logits.sigmoid()
+        if self.kind == "max":
+            return Prediction(strong_logits, (strong * keep).amax(1))
+        logits = self.weak(hidden).float()
+        if self.kind == "attention":
+            attention = logits.softmax(-1).clamp(1e-7, 1) * keep
+        else:
+            attention = logits.masked_fill(keep == 0, -torch.inf).softmax(1)
+        return Prediction(strong_logits, (strong * attention).sum(1) / attention.sum(1).clamp(min=1e-7))
+
+
+def match_frames(embeddings: Tensor, frames: int) -> Tensor:
+    """Bring (batch, n, dim) to (batch, frames, dim): adaptive average when n is larger, linear interpolation when smaller.
+
+    Source: EfficientSED, models/prediction_wrapper.py:398-435.
+    """
+    length = embeddings.shape[1]
+    if length == frames:
+        return embeddings
+    channels_first = embeddings.transpose(1, 2)
+    if length > frames:
+        return F.adaptive_avg_pool1d(channels_first, frames).transpose(1, 2)
+    return F.interpolate(channels_first, size=frames, mode="linear", align_corners=False).transpose(1, 2)
+
+
+def build_encoder(spec: dict, weights: Path | None = None):
+    """An encoder from its settings, with the official weights if a file is given."""
+    own = {key: value for key, value in spec.items() if key != "weights"}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(ENCODER_SEED)
+        encoder = plugins.build("encoders", own)
+    if weights is not None:
+        encoder.load_official(weights)
+    return encoder
+
+
+def build_detector(settings: dict, classes: int, weights: dict[str, Path] | None = None) -> Detector:
+    """A detector from the settings of a page's ``detector`` section.
+
+    Parameters
+    ----------
+    settings : dict    see `sedflow.params.Detector`
+    classes : int
+    weights : dict    encoder name → official checkpoint
+    """
+    weights = weights or {}
+    encoders = {spec["name"]: build_encoder(spec, weights.get(spec["name"])) for spec in settings["encoders"]}
+    options = {key: settings[key] for key in ("frame_rate", "pooling", "dropout", "merge_dim", "merge_norm")}
+    return Detector(encoders, settings["sequence"], classes, **options)

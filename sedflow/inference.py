@@ -1,0 +1,200 @@
+"""Audio of any length → Scores: overlapping windows, averaged where they overlap.
+
+Validation, test, ``sedflow score`` and ``sedflow detect`` all come through `WindowScores`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from sedflow import audio
+from sedflow.events import AUDIO_SUFFIXES, Event, LabelError, clip_id, read_clips
+from sedflow.frames import FrameGrid
+from sedflow.scores import Scores, save_scores
+from sedflow.specification import Specification, load_detector, read_specification
+
+
+@dataclasses.dataclass(frozen=True)
+class Window:
+    """A stretch of a clip: it begins at ``first_frame`` of the clip and holds ``samples``, padded to the window's length."""
+
+    clip: str
+    seconds: float
+    first_frame: int
+    samples: np.ndarray
+
+
+class WindowScores:
+    """Collects the scores of windows and averages them into the scores of whole clips.
+
+    Parameters
+    ----------
+    grid : FrameGrid
+    classes : sequence of str
+    """
+
+    def __init__(self, grid: FrameGrid, classes: Iterable[str]):
+        self.grid, self.classes = grid, tuple(classes)
+        self._sums: dict[str, np.ndarray] = {}
+        self._counts: dict[str, np.ndarray] = {}
+        self._seconds: dict[str, float] = {}
+
+    def add(self, clip: str, seconds: float, first_frame: int, values: np.ndarray) -> None:
+        """Add a window's scores (frames, classes); what reaches beyond the clip's end is padding and is cut."""
+        if clip not in self._sums:
+            frames = self.grid.frames(seconds)
+            self._sums[clip] = np.zeros((frames, len(self.classes)), np.float32)
+            self._counts[clip] = np.zeros((frames, 1), np.float32)
+            self._seconds[clip] = seconds
+        end = min(first_frame + len(values), len(self._sums[clip]))
+        self._sums[clip][first_frame:end] += values[: end - first_frame]
+        self._counts[clip][first_frame:end] += 1
+
+    def scores(self) -> dict[str, Scores]:
+        """Scores of every clip that had a window."""
+        return {
+            clip: Scores(
+                total / np.maximum(self._counts[clip], 1),
+                self.grid.edges(len(total), self._seconds[clip]),
+                self.classes,
+            )
+            for clip, total in sorted(self._sums.items())
+        }
+
+
+def windows_of(clip: str, samples: np.ndarray, rate: int, grid: FrameGrid, inference: dict) -> Iterator[Window]:
+    """Cut a recording into windows whose starts lie on the frame grid; the last one ends with the recording."""
+    seconds = len(samples) / rate
+    length = round(inference["window_seconds"] * rate)
+    hop_frames = max(1, grid.first_frame(inference["hop_seconds"]))
+    window_frames = grid.frames(inference["window_seconds"])
+    last = max(0, grid.frames(seconds) - window_frames)
+    for first_frame in [*range(0, last, hop_frames), last]:
+        start = round(first_frame * grid.hop_seconds * rate)
+        padded = np.zeros(length, np.float32)
+        part = samples[start : start + length]
+        padded[: len(part)] = part
+        yield Window(clip, seconds, first_frame, padded)
+
+
+@torch.inference_mode()
+def score_windows(detectors: dict, windows: Iterable[Window], classes, batch: int) -> dict[str, dict[str, Scores]]:
+    """Score windows with several detectors that read the same audio.
+
+    Parameters
+    ----------
+    detectors : dict    name → Detector in evaluation mode
+    windows : iterable of Window    all of one length
+    batch : int    windows per forward pass
+
+    Returns
+    -------
+    dict    name of the detector → clip id → Scores
+    """
+    collected = {name: WindowScores(detector.grid, classes) for name, detector in detectors.items()}
+    waiting: list[Window] = []
+
+    def flush():
+        waveform = torch.from_numpy(np.stack([window.samples for window in waiting]))
+        for name, detector in detectors.items():
+            frames = detector.grid.frames(waveform.shape[1] / detector.sample_rate)
+            valid = torch.tensor(
+                [[k < detector.grid.frames(w.seconds) - w.first_frame for k in range(frames)] for w in waiting]
+            )
+            strong = detector(waveform, {}, frames, valid).strong.numpy()
+            for window, values in zip(waiting, strong, strict=True):
+                collected[name].add(window.clip, window.seconds, window.first_frame, values)
+        waiting.clear()
+
+    for window in windows:
+        waiting.append(window)
+        if len(waiting) == batch:
+            flush()
+    if waiting:
+        flush()
+    return {name: of_detector.scores() for name, of_detector in collected.items()}
+
+
+def score_splits(checkpoint: Path, manifests: list[Path], splits: list[str], out: Path, root: Path) -> None:
+    """Score whole splits with every network of a checkpoint: writes ``<split>_<network>.parquet`` into ``out``."""
+    specification = read_specification(checkpoint)
+    detectors = {name: load_detector(checkpoint, name)[0] for name in specification.networks}
+    clips = [clip for folder in manifests for clip in read_clips(Path(folder) / "clips.tsv")]
+    for split in splits:
+        paths = {clip.id: Path(root) / clip.path for clip in clips if clip.source == split}
+        if not paths:
+            raise LabelError(f"{manifests}: no clips of {split!r} in clips.tsv")
+        for name, scores in _score_files(detectors, paths, specification, split).items():
+            save_scores(Path(out) / f"{split}_{name}.parquet", scores)
+
+
+def score_folder(folder: Path, checkpoint: Path, out: Path, raw: bool = False) -> dict[str, Scores]:
+    """Score every audio file below a folder, at any sample rate and length.
+
+    Parameters
+    ----------
+    checkpoint : Path    a finished detector
+    out : Path    ``….parquet``, or a folder for sed_scores_eval's TSV files
+    raw : bool    leave out the detector's own post-processing
+
+    Raises
+    ------
+    LabelError    no audio in the folder, or two files with one name
+    """
+    files = sorted(path for path in Path(folder).rglob("*") if path.suffix.lower() in AUDIO_SUFFIXES)
+    if not files:
+        raise LabelError(f"{folder}: no audio files ({', '.join(AUDIO_SUFFIXES)}) in this folder")
+    paths: dict[str, Path] = {}
+    for path in files:
+        if clip_id(path.name) in paths:
+            raise LabelError(
+                f"{path} and {paths[clip_id(path.name)]} would share the name {clip_id(path.name)!r}; rename one"
+            )
+        paths[clip_id(path.name)] = path
+    detector, specification = _finished(checkpoint)
+    scores = _score_files({"detector": detector}, paths, specification, str(folder))["detector"]
+    scores = scores if raw else _postprocessed(scores, specification)
+    save_scores(out, scores)
+    return scores
+
+
+def detect(path: Path, checkpoint: Path) -> list[Event]:
+    """Events in one recording, by the detector's own post-processing and thresholds."""
+    from sedflow.detections import detect_events
+
+    detector, specification = _finished(checkpoint)
+    scores = _score_files(
+        {"detector": detector}, {clip_id(Path(path).name): Path(path)}, specification, Path(path).name
+    )
+    processed = _postprocessed(scores["detector"], specification)
+    return detect_events(processed, (specification.postprocess or {}).get("thresholds"))[clip_id(Path(path).name)]
+
+
+def _finished(checkpoint: Path):
+    """The network a finished detector holds; of a training checkpoint the teacher, if there is one."""
+    specification = read_specification(checkpoint)
+    return load_detector(checkpoint, specification.networks[-1])
+
+
+def _postprocessed(scores: dict[str, Scores], specification: Specification) -> dict[str, Scores]:
+    from sedflow import postprocess
+
+    return postprocess.build(specification.postprocess).apply(scores) if specification.postprocess else scores
+
+
+def _score_files(detectors: dict, paths: dict[str, Path], specification: Specification, title: str):
+    from rich.progress import track
+
+    grid = FrameGrid(specification.frame_rate)
+
+    def windows():
+        for clip, path in track(paths.items(), f"scoring {title}"):
+            samples, rate = audio.read(path, specification.sample_rate)
+            yield from windows_of(clip, samples, rate, grid, specification.inference)
+
+    return score_windows(detectors, windows(), specification.classes, specification.inference["batch"])

@@ -1,0 +1,223 @@
+"""One training run: from manifests and settings to ``best.safetensors`` and a learning curve.
+
+What a run needs to resume lives in its work folder; the run folder is written once, at the end.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import logging
+import os
+import warnings
+from pathlib import Path
+
+import lightning
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.plugins.io import CheckpointIO
+
+from sedflow import plugins
+from sedflow.dataset import ClipSet, read_manifests
+from sedflow.detector import Detector, build_detector
+from sedflow.features import Cache
+from sedflow.frames import FrameGrid
+from sedflow.learner import Judge, Learner
+from sedflow.params import canonical
+from sedflow.specification import Specification, load_detector, read_specification, save_detectors
+
+LAST = "last.ckpt"
+
+
+def train(  # noqa: PLR0913 (one rule's inputs)
+    settings: dict, seed: int, manifests: list, features: dict, weights: dict, start_from, work, out, root="."
+) -> None:
+    """Train one stage of a system with one seed.
+
+    Parameters
+    ----------
+    settings : dict
+        ``system``, ``stage_name``, ``stage``, ``detector``, ``corpora``, ``clip_seconds``, ``sample_rate``,
+        ``inference``, ``feature_shards``: the parts of a page that this step reads
+    manifests : list of Path    ``data/manifests/<corpus>``, one per corpus
+    features : dict    encoder name → cache folder, for the encoders that this stage freezes
+    weights : dict    encoder name → official checkpoint
+    start_from : Path or None    ``best.safetensors`` of the stage before
+    work : Path    folder of the resume state; a second call goes on from there
+    out : Path    run folder: ``best.safetensors``, ``log.csv``, ``settings.json``
+    """
+    work, out = Path(work), Path(out)
+    work.mkdir(parents=True, exist_ok=True)
+    stage = settings["stage"]
+    lightning.seed_everything(seed, workers=True, verbose=False)
+    clips = read_clip_set(settings, manifests, features, root)
+    student, teacher = build_networks(settings, len(clips.classes), weights, start_from)
+    judge = validation_judge(clips)
+    learner = Learner(student, stage, clips, judge, seed, teacher)
+    trainer = build_trainer(stage, work)
+    last = work / LAST
+    trainer.fit(learner, ckpt_path=str(last) if last.exists() else None, weights_only=True)
+    finish(learner, trainer, settings, seed, out)
+
+
+def read_clip_set(settings: dict, manifests: list, features: dict, root) -> ClipSet:
+    """The clips of a stage: its sources and validation, with cached features where the encoder is frozen."""
+    corpora = [plugins.build("corpora", spec) for spec in settings["corpora"]]
+    tables = read_manifests([Path(folder) for folder in manifests], corpora)
+    stage = settings["stage"]
+    used = [source for source, share in stage["sources"].items() if share] + ["validation"]
+    of_corpus = [(Path(folder).name, corpus.sources) for folder, corpus in zip(manifests, corpora, strict=True)]
+    caches = {}
+    for encoder, folder in features.items():
+        shards = [
+            Path(folder) / corpus / f"{source}-{shard}.npy"
+            for corpus, sources in of_corpus
+            for source in used
+            if source in sources
+            for shard in range(settings["feature_shards"])
+        ]
+        caches[encoder] = Cache(shards)
+    needs_waveform = set(features) != {spec["name"] for spec in settings["detector"]["encoders"]}
+    return ClipSet(
+        tables.of(used),
+        tables.kinds,
+        tables.strong,
+        tables.weak,
+        tables.classes,
+        grid=FrameGrid(settings["detector"]["frame_rate"]),
+        clip_seconds=settings["clip_seconds"],
+        sample_rate=settings["sample_rate"] if needs_waveform else None,
+        caches=caches,
+        root=root,
+    )
+
+
+def build_networks(settings: dict, classes: int, weights: dict, start_from) -> tuple[Detector, Detector | None]:
+    """Student and teacher of a stage: from the stage before, or new (then the teacher is a copy, made by the learner)."""
+    teacher = None
+    if start_from is None:
+        student = build_detector(settings["detector"], classes, weights)
+    else:
+        student, _ = load_detector(start_from, "student")
+        if settings["stage"]["teacher"] is not None:
+            networks = read_specification(start_from).networks
+            teacher, _ = load_detector(start_from, "teacher" if "teacher" in networks else "student")
+    for network in filter(None, (student, teacher)):
+        network.freeze(settings["stage"]["freeze"])
+    return student, teacher
+
+
+def validation_judge(clips: ClipSet) -> Judge:
+    """Validation scores → PSDS1, PSDS2 and their mean, which decides what checkpoint is kept."""
+    from sedflow import evaluation
+
+    ids = clips.of_source("validation")
+    truth = {clip: clips.strong.get(clip, []) for clip in ids}
+    durations = {clip: clips.clips[clip].seconds for clip in ids}
+
+    def judge(scores) -> dict[str, float]:
+        metrics = evaluation.psds_scores(scores, truth, durations)
+        return {**metrics, "monitor": (metrics["psds1"] + metrics["psds2"]) / 2}
+
+    return judge
+
+
+def build_trainer(stage: dict, work: Path) -> lightning.Trainer:
+    """A Trainer whose epochs are the stretches between validations, so that it can resume exactly."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    keep_best = ModelCheckpoint(
+        work / "top",
+        filename="{step}",
+        monitor="monitor",
+        mode="max",
+        save_top_k=stage["keep_top"],
+        save_on_train_epoch_end=True,
+        enable_version_counter=False,
+    )
+    keep_last = ModelCheckpoint(
+        work, filename=LAST.removesuffix(".ckpt"), save_on_train_epoch_end=True, enable_version_counter=False
+    )
+    return lightning.Trainer(
+        max_steps=stage["steps"],
+        precision={"32": "32-true", "bf16": "bf16-mixed"}[stage["precision"]],
+        gradient_clip_val=stage["optimizer"]["clip_norm"],
+        deterministic=True,
+        callbacks=[TQDMProgressBar(refresh_rate=10), keep_best, keep_last],
+        logger=[CSVLogger(work, name="csv", version=""), TensorBoardLogger(work, name="tensorboard", version="")],
+        log_every_n_steps=10,
+        num_sanity_val_steps=0,
+        reload_dataloaders_every_n_epochs=1,
+        plugins=[AtomicCheckpoints()],
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+    )
+
+
+def finish(learner: Learner, trainer: lightning.Trainer, settings: dict, seed: int, out: Path) -> None:
+    """Write the best checkpoint's networks with their specification, the learning curve and the settings."""
+    best = torch.load(trainer.checkpoint_callbacks[0].best_model_path, map_location="cpu", weights_only=True)
+    learner.load_state_dict(best["state_dict"])
+    networks = learner.networks
+    specification = Specification(
+        system=settings["system"],
+        stage=settings["stage_name"],
+        classes=list(learner.clips.classes),
+        sample_rate=settings["sample_rate"],
+        frame_rate=settings["detector"]["frame_rate"],
+        clip_seconds=settings["clip_seconds"],
+        detector=settings["detector"],
+        inference=settings["inference"],
+        networks=list(networks),
+        seed=seed,
+        step=best["global_step"],
+    )
+    write_text(out / "log.csv", curve_table(learner.history))
+    write_text(out / "settings.json", canonical(settings) + "\n")
+    save_detectors(out / "best.safetensors", networks, specification)
+
+
+def curve_table(history: list[dict]) -> str:
+    """The learning curve as CSV, one row per validation."""
+    columns = list(dict.fromkeys(key for row in history for key in row))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({key: f"{value:.6g}" for key, value in row.items()} for row in history)
+    return text.getvalue()
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a small file through a temporary name."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(path.name + ".part")
+    unfinished.write_text(text, encoding="utf-8")
+    unfinished.replace(path)
+
+
+class AtomicCheckpoints(CheckpointIO):
+    """Checkpoints for resuming: written beside their name, synced, read back, then moved; the old one stays until then.
+
+    Lightning's own writer goes through ``$TMPDIR`` (a copy, not a move, across devices) and swallows PermissionError.
+    """
+
+    def save_checkpoint(self, checkpoint, path, storage_options=None):
+        """Write a checkpoint; any error is raised and leaves the former file as it was."""
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = path.with_name(path.name + ".part")
+        with unfinished.open("wb") as file:
+            torch.save(checkpoint, file)
+            file.flush()
+            os.fsync(file.fileno())
+        torch.load(unfinished, map_location="cpu", weights_only=True)
+        unfinished.replace(path)
+
+    def load_checkpoint(self, path, map_location=None, weights_only=True):
+        """Read a checkpoint without running code from it."""
+        return torch.load(path, map_location=map_location or "cpu", weights_only=True)
+
+    def remove_checkpoint(self, path):
+        """Delete a checkpoint that fell out of the best."""
+        Path(path).unlink(missing_ok=True)
