@@ -1,0 +1,99 @@
+"""Do scores, truth and durations speak of the same clips, classes and times? Asked before anything is counted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+
+from sedflow.events import Event
+from sedflow.scores import Scores
+
+SLACK_SECONDS = 0.1  # annotators and decoders round: real DESED labels end up to 0.06 s behind their clip
+
+
+class EvaluationError(ValueError):
+    """Scores and truth cannot be judged together; the message counts the faults and names the first ten."""
+
+
+def check_agreement(
+    scores: Mapping[str, Scores], truth: Mapping[str, Iterable[Event]], durations: Mapping[str, float]
+) -> None:
+    """Refuse scores and truth that disagree.
+
+    ``durations`` names the clips that are judged. A clip without truth has no events; every clip needs scores.
+
+    Raises
+    ------
+    EvaluationError    clips missing or unknown, labels without a score column, NaN, events beyond the clip's end,
+                       same-class events that overlap or touch, scores much shorter or longer than their clip
+    """
+    faults = _clip_faults(scores, truth, durations)
+    if not faults:
+        faults = _score_faults(scores, durations) + _event_faults(scores, truth, durations)
+    if faults:
+        raise EvaluationError("scores and truth do not agree:\n" + "\n".join(faults))
+
+
+def _fault(found: list[str], what: str, cure: str) -> list[str]:
+    if not found:
+        return []
+    more = f" … and {len(found) - 10} more" if len(found) > 10 else ""
+    return [f"- {len(found)} {what}: {', '.join(found[:10])}{more}. {cure}"]
+
+
+def _clip_faults(scores, truth, durations):
+    if not durations:
+        return ["- the list of durations is empty. It names the clips to judge"]
+    return [
+        *_fault(
+            sorted(set(durations) - set(scores)), "clips have no scores", "Score them, or drop them from durations"
+        ),
+        *_fault(
+            sorted(set(scores) - set(durations)), "scored clips have no duration", "Add them, or score fewer clips"
+        ),
+        *_fault(sorted(set(truth) - set(durations)), "clips with truth have no duration", "Add them to the durations"),
+    ]
+
+
+def _score_faults(scores, durations):
+    classes = next(iter(scores.values())).classes
+    odd = [clip for clip, s in scores.items() if s.classes != classes]
+    broken = [clip for clip, s in scores.items() if np.isnan(s.values).any()]
+    lengths = []
+    for clip, s in scores.items():
+        slack = max(SLACK_SECONDS, float(np.diff(s.edges).max(initial=0.0)))
+        short = (
+            s.seconds < durations[clip] - slack and not np.isneginf(s.values).any()
+        )  # a table of boxes may end early
+        if short or s.seconds > durations[clip] + slack:
+            lengths.append(f"{clip} ({s.seconds:.2f} s scored, {durations[clip]:.2f} s long)")
+    return [
+        *_fault(odd, f"clips have other classes than {list(classes)}", "Score all clips with one detector"),
+        *_fault(broken, "clips have NaN scores", "Score them again"),
+        *_fault(lengths, "clips have scores of another length", "Correct the durations, or score the same audio"),
+    ]
+
+
+def _event_faults(scores, truth, durations):
+    classes = set(next(iter(scores.values())).classes)
+    strangers, beyond, crowded, empty = [], [], [], []
+    for clip, events in truth.items():
+        ends: dict[str, float] = {}
+        for e in sorted(events):
+            told = f"{clip} {e.onset:.3f}–{e.offset:.3f} {e.label}"
+            if e.label not in classes:
+                strangers.append(told)
+            if not e.offset > e.onset >= 0:
+                empty.append(told)
+            if e.offset > durations[clip] + SLACK_SECONDS:
+                beyond.append(told)
+            if e.onset <= ends.get(e.label, -1.0):
+                crowded.append(told)
+            ends[e.label] = max(e.offset, ends.get(e.label, -1.0))
+    return [
+        *_fault(strangers, f"events have labels outside {sorted(classes)}", "Drop them or give the class list aliases"),
+        *_fault(empty, "events do not last from a time ≥ 0 to a later one", "Correct the labels"),
+        *_fault(beyond, "events end behind their clip", "Correct the labels or the durations"),
+        *_fault(crowded, "events overlap or touch one of their class", "Join them (sedflow.events.merge_events)"),
+    ]
