@@ -1,0 +1,158 @@
+"""The manifests of a corpus: shards in, one table per source out, and the proof that nothing leaks.
+
+A leak is a recording or an audio file that training and evaluation share, or that validation and test share.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+from pathlib import Path
+
+from sedflow.corpora import Prepared, read_pieces
+from sedflow.events import (
+    ClassSet,
+    Clip,
+    LabelError,
+    read_clips,
+    read_events,
+    read_weak,
+    write_clips,
+    write_durations,
+    write_events,
+    write_table,
+    write_weak,
+)
+
+EVALUATED = ("validation", "test")
+SUFFIX = ".flac"
+
+
+class LeakError(ValueError):
+    """Training and evaluation share sounds; the message lists them."""
+
+
+def write_shard(folder: Path, shard: int, prepared: Prepared) -> None:
+    """Write ``<shard>.{clips,strong,weak}.tsv``; the clip table comes last."""
+    write_events(folder / f"{shard}.strong.tsv", prepared.strong, suffix=SUFFIX)
+    write_weak(folder / f"{shard}.weak.tsv", prepared.weak, suffix=SUFFIX)
+    write_clips(folder / f"{shard}.clips.tsv", prepared.clips)
+
+
+def collect(manifests: Path, shards: int, sources: Mapping[str, str], classes: ClassSet) -> dict:
+    """Merge the shards of a corpus and check them.
+
+    Parameters
+    ----------
+    manifests : Path    ``data/manifests/<corpus>``
+    shards : int
+    sources : source → kind (``strong``, ``weak``, ``none``)
+    classes : ClassSet
+
+    Returns
+    -------
+    dict    the counts also written to ``leaks.json``
+
+    Raises
+    ------
+    LabelError    a clip or its labels missing, two clips of one name, labels outside the classes or the clip
+    LeakError    splits share audio or recordings
+    """
+    clips, strong, weak = _merge(manifests / "shards", shards, classes)
+    counts = find_leaks(clips, manifests / "soundbank.tsv")
+    for source, kind in sources.items():
+        of_source = [clip for clip in clips if clip.source == source]
+        _write_source(manifests, source, kind, of_source, strong, weak)
+    write_clips(manifests / "clips.tsv", clips)
+    text = json.dumps(counts, indent=2, sort_keys=True) + "\n"
+    (manifests / "leaks.json").write_text(text, encoding="utf-8")
+    return counts
+
+
+def find_leaks(clips: list[Clip], soundbank: Path) -> dict:
+    """Compare training, validation and test by audio content and by recording.
+
+    Returns
+    -------
+    dict    counts of clips, recordings and pieces by split, and of clips that are equal to another of their split
+
+    Raises
+    ------
+    LeakError    with every shared sound (the first twenty of them)
+    """
+    heard: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
+    for clip in clips:
+        for sound in (f"audio {clip.sha256[:16]}", *(f"recording {name}" for name in clip.recordings)):
+            heard[sound][_split(clip.source)].add(clip.id)
+    pieces = read_pieces(soundbank) if soundbank.is_file() else []
+    for piece in pieces:
+        for sound in (f"audio {piece.sha256[:16]}", f"recording {piece.recording}"):
+            heard[sound][piece.split].add(Path(piece.path).name)
+    leaks = [
+        f"{sound}: " + ", ".join(f"{split} ({sorted(of_split)[0]})" for split, of_split in sorted(splits.items()))
+        for sound, splits in sorted(heard.items())
+        if len(splits) > 1
+    ]
+    if leaks:
+        listed = "\n  ".join(leaks[:20])
+        raise LeakError(f"{len(leaks)} sounds stand in more than one split; move or remove them:\n  {listed}")
+    sums = Counter((_split(clip.source), clip.sha256) for clip in clips)
+    splits = sorted({_split(clip.source) for clip in clips})
+    return {
+        "shared": 0,
+        "clips": {split: sum(_split(clip.source) == split for clip in clips) for split in splits},
+        "equal_clips": sum(count - 1 for count in sums.values()),
+        "recordings": {
+            split: len({name for clip in clips if _split(clip.source) == split for name in clip.recordings})
+            for split in splits
+        },
+        "pieces": dict(Counter(piece.split for piece in pieces)),
+    }
+
+
+def _split(source: str) -> str:
+    return source if source in EVALUATED else "train"
+
+
+def _merge(folder: Path, shards: int, classes: ClassSet):
+    clips, strong, weak = [], {}, {}
+    for shard in range(shards):
+        paths = {part: folder / f"{shard}.{part}.tsv" for part in ("clips", "strong", "weak")}
+        missing = [str(path) for path in paths.values() if not path.is_file()]
+        if missing:
+            raise LabelError(f"{missing[0]}: this shard is missing; run `prepare` for shard {shard} of {shards}")
+        of_shard = read_clips(paths["clips"])
+        seconds = {clip.id: clip.seconds for clip in of_shard}
+        clips += of_shard
+        strong |= read_events(paths["strong"], classes, seconds)
+        weak |= read_weak(paths["weak"], classes)
+    twice = [name for name, count in Counter(clip.id for clip in clips).items() if count > 1]
+    if twice:
+        paths = [clip.path for clip in clips if clip.id == twice[0]]
+        raise LabelError(f"{len(twice)} clip names stand for two files, e.g. {twice[0]!r}: {paths}; rename one of them")
+    absent = [clip.path for clip in clips if not Path(clip.path).is_file()]
+    if absent:
+        raise LabelError(f"{len(absent)} clips of the manifests are not on disk, e.g. {absent[:5]}; prepare their shards again")
+    return clips, strong, weak
+
+
+def _write_source(manifests: Path, source: str, kind: str, clips: list[Clip], strong, weak) -> None:
+    labels = {"strong": strong, "weak": weak, "none": {clip.id: () for clip in clips}}[kind]
+    unlabeled = [clip.id for clip in clips if clip.id not in labels]
+    if unlabeled:
+        raise LabelError(
+            f"{source}: {len(unlabeled)} clips have no {kind} labels, e.g. {unlabeled[:5]}; "
+            "a clip without events needs a row with its file name only"
+        )
+    if not clips:
+        raise LabelError(f"{source}: no clips at all; set its count to more than 0 or leave the source out")
+    path = manifests / f"{source}.tsv"
+    if kind == "strong":
+        write_events(path, {clip.id: strong[clip.id] for clip in clips}, suffix=SUFFIX)
+    elif kind == "weak":
+        write_weak(path, {clip.id: weak[clip.id] for clip in clips}, suffix=SUFFIX)
+    else:
+        write_table(path, ("filename",), [(clip.id + SUFFIX,) for clip in sorted(clips, key=lambda clip: clip.id)])
+    if source in EVALUATED:
+        write_durations(manifests / f"{source}_durations.tsv", {clip.id: clip.seconds for clip in clips}, suffix=SUFFIX)
