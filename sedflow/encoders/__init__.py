@@ -9,7 +9,7 @@ A file here is a plugin: its one public class has
 - ``layers()``: modules from input to output, which together hold every trainable parameter exactly once;
 - ``load_official(path)``: reads the official checkpoint in each of its published spellings.
 
-Reading weights is common to all of them: ``read_checkpoint`` and ``load_strict``.
+Reading weights is common to all of them: ``read_checkpoint``, ``part_of`` and ``load_strict``.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import torch
 from torch import nn
 
 _LISTED = 8  # names shown of a long list
+_WRAPPERS = ("net", "model", "fmn", "frame_mn")
 
 
 class CheckpointError(ValueError):
@@ -88,6 +89,16 @@ def _diagnosis(path: Path, error: Exception) -> str:
     if starts_as_checkpoint:
         return f"truncated or damaged ({path.stat().st_size} bytes); fetch it again and compare its sha256"
     return "not a checkpoint (neither safetensors nor written by torch.save); check what was downloaded"
+
+
+def part_of(tensors: dict[str, torch.Tensor], part: str) -> dict[str, torch.Tensor]:
+    """Tensors named ``<prefix>.<part>.<rest>``, by ``<rest>``; a prefix is any run of the official wrappers' names.
+
+    ``part_of(tensors, "seq_model")`` finds the sequence head in a file of EfficientSED or PretrainedSED.
+    """
+    name_of_part = re.compile(rf"(?:(?:{'|'.join(_WRAPPERS)})\.)*{re.escape(part)}\.(.+)")
+    matches = {name: name_of_part.fullmatch(name) for name in tensors}
+    return {match[1]: tensors[name] for name, match in matches.items() if match}
 
 
 def load_strict(module: nn.Module, tensors: dict[str, torch.Tensor], path: str | Path) -> None:

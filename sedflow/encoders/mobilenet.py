@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from sedflow.encoders import load_strict, read_checkpoint
+from sedflow.encoders import load_strict, part_of, read_checkpoint
 from sedflow.frontend import LogMel
 
 # kernel, expanded channels, output channels, squeeze-excitation?, activation: MobileNetV3-Large at width 1
@@ -42,10 +41,6 @@ _FRONT_ENDS = {
     "fmn": {"sample_rate": 16000, "n_fft": 512, "window": 400, "hop": 160, "floor": 1e-7},
     "efficientat": {"sample_rate": 32000, "n_fft": 1024, "window": 800, "hop": 320, "offset": 1e-5},
 }
-
-_HEADS = ("classifier.", "seq_model.", "strong_head.", "weak_head.")
-# EfficientSED: net.model. on disk, model.fmn. at run time; PretrainedSED: model.frame_mn.; EfficientAT: nothing
-_PREFIX = re.compile(r"^(?:(?:net|model|fmn|frame_mn)\.)*")
 
 
 def _channels(count: float) -> int:
@@ -172,7 +167,11 @@ class MobileNet(nn.Module):
 
     def forward(self, waveform: torch.Tensor) -> torch.Tensor:
         """(batch, samples) → (batch, frames, dim)."""
-        maps = self.front_end(waveform * self.gain).unsqueeze(1)  # (batch, 1, bands, time)
+        return self.embed(self.front_end(waveform * self.gain))
+
+    def embed(self, mel: torch.Tensor) -> torch.Tensor:
+        """Log mel (batch, bands, time) → (batch, frames, dim)."""
+        maps = mel.unsqueeze(1)  # (batch, 1, bands, time)
         tapped = []
         for number, layer in enumerate(self.features):
             maps = layer(maps)
@@ -196,10 +195,10 @@ class MobileNet(nn.Module):
         ------
         CheckpointError    unreadable, or not a MobileNet of this width
         """
-        named = {_PREFIX.sub("", name): tensor for name, tensor in read_checkpoint(path).items()}
-        ours = {name.replace(".conc_se_layers.0.", "."): named[name] for name in named if not name.startswith(_HEADS)}
-        load_strict(self, ours, path)
-        return [name for name in named if name.startswith(_HEADS)]
+        tensors = read_checkpoint(path)
+        features = part_of(tensors, "features")
+        load_strict(self.features, {name.replace(".conc_se_layers.0.", "."): features[name] for name in features}, path)
+        return [name for name in tensors if ".features." not in "." + name]
 
 
 def _features(width: float, halve_frequency: tuple, halve_time: tuple, dilate_behind: tuple) -> nn.Sequential:
