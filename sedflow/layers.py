@@ -24,6 +24,7 @@ class RMSNorm(nn.Module):
         self.gamma = nn.Parameter(torch.ones(dim))
 
     def forward(self, x):
+        """(…, dim) → the same shape."""
         unit = nn.functional.normalize(at_least_float32(x), dim=-1)
         return (unit * x.shape[-1] ** 0.5 * self.gamma).to(x.dtype)
 
