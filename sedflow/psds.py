@@ -29,6 +29,7 @@ import numpy as np
 
 from sedflow.events import Event
 from sedflow.scores import Scores
+from sedflow.stretches import Frames, Stretches, stretches
 
 _DECIMALS = 6  # criteria are compared in microseconds, so that 0.7 of a length is met exactly
 _HOUR = 3600.0
@@ -55,41 +56,6 @@ CRITERIA = {
     "psds2": Criteria(dtc=0.1, gtc=0.1, cttc=0.3, alpha_ct=0.5, alpha_st=1.0),
     "psds1_macro": Criteria(dtc=0.7, gtc=0.7),
 }
-
-
-@dataclasses.dataclass(frozen=True)
-class Frames:
-    """The frames of all clips, one clip behind the other, and a way to get one class's scores for them.
-
-    Parameters
-    ----------
-    clips : tuple of str
-    classes : tuple of str
-    clip : (frames,) int    index into ``clips``
-    onset, offset : (frames,) float    seconds
-    column : callable    label → (frames,) float
-    """
-
-    clips: tuple[str, ...]
-    classes: tuple[str, ...]
-    clip: np.ndarray
-    onset: np.ndarray
-    offset: np.ndarray
-    column: Callable[[str], np.ndarray]
-
-    @classmethod
-    def of(cls, scores: Mapping[str, Scores]) -> Frames:
-        """Frames of a set of scored clips."""
-        members = [scores[clip] for clip in scores]
-        classes = members[0].classes
-        return cls(
-            clips=tuple(scores),
-            classes=classes,
-            clip=np.repeat(np.arange(len(members)), [len(s.values) for s in members]),
-            onset=np.concatenate([s.edges[:-1] for s in members]),
-            offset=np.concatenate([s.edges[1:] for s in members]),
-            column=lambda label: np.concatenate([s.values[:, classes.index(label)] for s in members]),
-        )
 
 
 class Truth:
@@ -134,62 +100,6 @@ class Truth:
         lengths = self.offset - self.onset
         lengths = lengths if weights is None else lengths * weights[self.clip]
         return np.bincount(self.label, lengths, minlength=len(self.classes))
-
-
-@dataclasses.dataclass(frozen=True)
-class Stretches:
-    """Detections of one class over all thresholds: [onset, offset] of ``clip`` exists for ``until`` < threshold ≤ ``level``."""
-
-    level: np.ndarray
-    until: np.ndarray
-    clip: np.ndarray
-    onset: np.ndarray
-    offset: np.ndarray
-
-    def where(self, chosen: np.ndarray) -> Stretches:
-        """The chosen ones."""
-        return Stretches(*(getattr(self, field.name)[chosen] for field in dataclasses.fields(self)))
-
-
-def stretches(values: np.ndarray, frames: Frames, floor: float = -np.inf) -> Stretches:
-    """Every detection that some threshold at or above ``floor`` gives, in order of time.
-
-    Parameters
-    ----------
-    values : (frames,) float    scores of one class; −inf is never detected
-    """
-    kept = np.flatnonzero((values >= floor) & (values > -np.inf))
-    breaks = np.ones(len(kept), dtype=bool)
-    breaks[1:] = (np.diff(kept) > 1) | (np.diff(frames.clip[kept]) > 0)
-    place = np.arange(len(kept)) + np.cumsum(breaks)  # a −inf sentinel stands before every run and behind the last
-    padded = np.full(len(kept) + breaks.sum() + 1, -np.inf)
-    padded[place] = values[kept]
-    frame = np.zeros(len(padded), dtype=int)
-    frame[place] = kept
-
-    left = _jump(padded, place, -1, lambda there, here: there > here)
-    first = padded[left] < padded[place]  # equal frames of one stretch: the first one speaks for all
-    place, left = place[first], left[first]
-    right = _jump(padded, place, 1, lambda there, here: there >= here)
-    return Stretches(
-        level=padded[place],
-        until=np.maximum(padded[left], padded[right]),
-        clip=frames.clip[frame[place]],
-        onset=frames.onset[frame[left + 1]],
-        offset=frames.offset[frame[right - 1]],
-    )
-
-
-def _jump(values, places, step, passes):
-    """Nearest index before (step −1) or behind (step 1) each place whose value stops the jump."""
-    nearest = np.clip(np.arange(len(values)) + step, 0, len(values) - 1)
-    inner = np.flatnonzero(values > -np.inf)
-    active = inner[passes(values[nearest[inner]], values[inner])]
-    while active.size:
-        # what a passed frame has jumped over is higher still, so its own jump can be taken over
-        nearest[active] = nearest[nearest[active]]
-        active = active[passes(values[nearest[active]], values[active])]
-    return nearest[places]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -344,7 +254,7 @@ def floor_of(values: np.ndarray, frames: Frames, truth: Truth, label: str, crite
 
     Each clip without the class, but with a frame at or above the threshold, holds a false positive at least.
     """
-    starts = np.flatnonzero(np.diff(frames.clip, prepend=-1))
+    starts = frames.starts
     loudest = np.maximum.reduceat(values, starts)
     silent = truth.segments(frames.clip[starts], truth.classes.index(label)) < 0
     allowed = int(criteria.max_efpr * hours) + 1
