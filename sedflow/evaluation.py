@@ -25,6 +25,7 @@ from sedflow.agreement import check_agreement
 from sedflow.events import Event
 from sedflow.psds import CRITERIA, Curve
 from sedflow.scores import Scores
+from sedflow.stretches import Frames
 
 COLLAR = {"onset_collar": 0.2, "offset_collar": 0.2, "offset_collar_rate": 0.2}
 INTERSECTION = {"dtc_threshold": 0.5, "gtc_threshold": 0.5}
@@ -99,6 +100,31 @@ def psd_roc(
         "per_class": {label: _points(roc) for label, roc in rocs.items()},
         "max_efpr": criteria.max_efpr,
     }
+
+
+def collar_f1(
+    label: str,
+    values: np.ndarray,
+    frames: Frames,
+    truth: Mapping[str, Iterable[Event]],
+    threshold: float | None = None,
+) -> float:
+    """Collar F1 of one class from its scores on ``frames``, at a threshold or (None) at the best one."""
+    import pandas as pd
+
+    from sedflow.compat import prepare_sed_scores_eval
+
+    prepare_sed_scores_eval()
+    from sed_scores_eval import collar_based
+
+    whole = pd.DataFrame({"onset": frames.onset, "offset": frames.offset, label: values})
+    bounds = np.append(frames.starts, len(frames.clip))
+    scored = [frames.clips[k] for k in frames.clip[frames.starts]]
+    tables = {clip: whole.iloc[b:e] for clip, b, e in zip(scored, bounds[:-1], bounds[1:], strict=True)}
+    events = {clip: [(e.onset, e.offset, e.label) for e in truth.get(clip, ()) if e.label == label] for clip in scored}
+    if threshold is None:
+        return float(collar_based.best_fscore(tables, events, **COLLAR)[0][label])
+    return float(collar_based.fscore(tables, events, threshold, **COLLAR)[0][label])
 
 
 def _points(roc: Curve) -> dict[str, list[float]]:

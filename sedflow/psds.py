@@ -262,6 +262,19 @@ def floor_of(values: np.ndarray, frames: Frames, truth: Truth, label: str, crite
     return float(ranked[allowed]) if len(ranked) > allowed else -np.inf
 
 
+def class_rocs(
+    values: np.ndarray, frames: Frames, truth: Truth, label: str, wanted: Mapping[str, Criteria], hours: float
+) -> dict[str, Curve]:
+    """PSD-ROC of one class for several criteria, from its scores on ``frames``."""
+    loosest = max(wanted.values(), key=lambda criteria: criteria.max_efpr)
+    detected = stretches(values, frames, floor_of(values, frames, truth, label, loosest, hours))
+    weights = np.ones(len(frames.clips))
+    return {
+        name: curve(count(detected, truth, label, criteria), truth, label, criteria, weights, hours)
+        for name, criteria in wanted.items()
+    }
+
+
 def psd_rocs(
     scores: Mapping[str, Scores] | Frames,
     truth: Mapping[str, Iterable[Event]],
@@ -275,19 +288,12 @@ def psd_rocs(
     """
     frames = scores if isinstance(scores, Frames) else Frames.of(scores)
     index = Truth(truth, frames.clips, frames.classes)
-    weights = np.ones(len(frames.clips))
     hours = sum(durations[clip] for clip in frames.clips) / _HOUR
-    loosest = max(wanted.values(), key=lambda criteria: criteria.max_efpr)
-    rocs: dict[str, dict[str, Curve]] = {name: {} for name in wanted}
     present = [frames.classes[k] for k in np.unique(index.label)]
-    for label in progress(present):
-        values = frames.column(label)
-        floor = floor_of(values, frames, index, label, loosest, hours)
-        detected = stretches(values, frames, floor)
-        for name, criteria in wanted.items():
-            changes = count(detected, index, label, criteria)
-            rocs[name][label] = curve(changes, index, label, criteria, weights, hours)
-    return rocs
+    per_class = {
+        label: class_rocs(frames.column(label), frames, index, label, wanted, hours) for label in progress(present)
+    }
+    return {name: {label: rocs[name] for label, rocs in per_class.items()} for name in wanted}
 
 
 def psds_of(rocs: Mapping[str, Curve], criteria: Criteria) -> tuple[float, dict[str, float]]:

@@ -115,7 +115,7 @@ def _frame_at(times, edges):
 
 
 def _breakpoints(edges, step_seconds):
-    """Times at which the change signal can turn, and the time told for a turn at each: the entry before the next one."""
+    """Times at which the change signal can turn; the time told for a turn is the entry before the next one."""
     half = step_seconds / 2
     listed = np.sort(np.round(np.concatenate([edges, edges + half, edges - half]), _DECIMALS))
     within = (listed >= _TICK) & (listed <= np.round(edges[-1], _DECIMALS))

@@ -155,3 +155,19 @@ class Tree:
         while unfit[target].any():
             target = target[target]
         return self.level[target[self.place]]
+
+    @property
+    def peak(self) -> np.ndarray:
+        """Highest score within each place's stretch."""
+        peak = self.level.copy()
+        bounds = np.stack([self.left[self.place] + 1, self.right[self.place]], axis=1).ravel()
+        if len(bounds):
+            peak[self.place] = np.maximum.reduceat(self.level, bounds)[::2]
+        return peak
+
+    def highest(self, worth: np.ndarray) -> np.ndarray:
+        """Greatest ``worth`` (one per place) of all stretches around each frame."""
+        best, ancestor = worth.copy(), self.grow
+        while (ancestor[self.place] != ancestor[ancestor[self.place]]).any():
+            best, ancestor = np.maximum(best, best[ancestor]), ancestor[ancestor]
+        return np.maximum(best, best[ancestor])[self.place]

@@ -1,0 +1,122 @@
+"""Choose post-processing settings per class: try every candidate, keep the best on validation.
+
+Objectives: ``psds1``, ``psds2`` and ``psds1+psds2`` (their mean) are those of the class alone; ``collar_f1`` is the F1
+with a 200 ms collar at the class's best threshold; ``collar_f1_at_0.5`` at threshold 0.5, the one that ``threshold``
+needs, since PSDS does not depend on it.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import numpy as np
+
+from sedflow import psds
+from sedflow.agreement import check_agreement
+from sedflow.evaluation import collar_f1
+from sedflow.events import Event
+from sedflow.postprocess import KINDS, PostprocessError, one_class
+from sedflow.scores import Scores
+from sedflow.stretches import Frames
+
+OBJECTIVES = ("psds1+psds2", "psds1", "psds2", "collar_f1", "collar_f1_at_0.5")
+
+_CSEBBS_STEPS = (0.32, 0.48, 0.64)
+CANDIDATES: dict[str, list[dict]] = {
+    "median_filter": [{"seconds": s} for s in (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 0.9, 1.2, 1.6, 2.0)],
+    "frame_median_filter": [{"frames": n} for n in (1, 3, 5, 7, 9, 11, 13, 17, 21, 27)],
+    "csebbs": [
+        *({"step_seconds": t, "merge_absolute": a} for t, a in itertools.product(_CSEBBS_STEPS, (0.15, 0.2, 0.3))),
+        *(
+            {"step_seconds": t, "merge_absolute": None, "merge_relative": r}
+            for t, r in itertools.product(_CSEBBS_STEPS, (1.5, 2.0, 3.0))
+        ),
+    ],
+    "threshold": [{"threshold": round(t, 2)} for t in (0.5, *np.arange(0.05, 0.5, 0.05), *np.arange(0.55, 1, 0.05))],
+    "minimum_duration": [
+        {"seconds": d, "gap_seconds": g} for d, g in itertools.product((0.0, 0.1, 0.2, 0.3, 0.5), (0.0, 0.1, 0.2, 0.4))
+    ],
+    "hysteresis": [{"ratio": r} for r in (1.0, 0.8, 0.6, 0.4, 0.3, 0.2, 0.1)],
+}
+
+
+def tune(
+    kind: str,
+    candidates: Sequence[Mapping] | None,
+    scores: Mapping[str, Scores],
+    truth: Mapping[str, Iterable[Event]],
+    durations: Mapping[str, float],
+    split: str,
+    objective: str = "psds1+psds2",
+    progress: Callable[[Iterable], Iterable] = iter,
+) -> dict:
+    """Find the best settings of each class.
+
+    Parameters
+    ----------
+    kind : str    a post-processor, or "none"
+    candidates : sequence of settings, or None for ``CANDIDATES[kind]``    of equal ones the first wins
+    split : str    where scores and truth come from; "test" is refused
+    progress : callable    wraps the loop over classes
+
+    Returns
+    -------
+    dict    ``name``, ``settings`` per class, ``tuned_on``, ``objective``, ``reached`` and ``untouched`` per class:
+            what ``postprocess.build`` takes and what travels with the detector
+
+    Raises
+    ------
+    PostprocessError    the split is for testing, no such kind or objective, a threshold tuned for PSDS
+    """
+    _check(kind, split, objective)
+    check_agreement(scores, truth, durations)
+    told = {"name": kind, "tuned_on": split, "objective": objective}
+    frames = Frames.of(scores)
+    if kind == "none":
+        return told | {"settings": {}, "reached": {}, "untouched": {}}
+    candidates = [dict(c) for c in (CANDIDATES.get(kind, []) if candidates is None else candidates)]
+    if not candidates:
+        raise PostprocessError(f"post-processing {kind!r} needs candidates to choose from")
+    judge = _Judge(frames, truth, durations, objective)
+    settings, reached, untouched, worth = {}, {}, {}, np.zeros(len(candidates))
+    for label in progress(judge.present):
+        values = frames.column(label)
+        tried = np.array([judge(label, *one_class(kind, c)(values, frames)) for c in candidates])
+        settings[label], reached[label] = candidates[int(tried.argmax())], float(tried.max())
+        untouched[label], worth = judge(label, values, frames), worth + tried
+    fallback = candidates[int(worth.argmax())]  # a class that validation lacks gets what serves the others best
+    settings = {label: settings.get(label, fallback) for label in frames.classes}
+    return told | {"settings": settings, "reached": reached, "untouched": untouched}
+
+
+def _check(kind, split, objective):
+    if "test" in split.lower() or "eval" in split.lower():
+        raise PostprocessError(
+            f"post-processing must not be tuned on {split!r}: the score would be chosen, not measured. "
+            "Tune on validation scores and apply the result to the test scores"
+        )
+    if kind != "none" and kind not in KINDS:
+        raise PostprocessError(f"no post-processor {kind!r}; there are {['none', *sorted(KINDS)]}")
+    if objective not in OBJECTIVES:
+        raise PostprocessError(f"no objective {objective!r}; there are {list(OBJECTIVES)}")
+    if kind == "threshold" and objective != "collar_f1_at_0.5":
+        raise PostprocessError(f"{objective} is the same at every threshold; tune thresholds for 'collar_f1_at_0.5'")
+
+
+class _Judge:
+    """Worth of one class's scores under the objective."""
+
+    def __init__(self, frames, truth, durations, objective):
+        self._truth, self._durations, self._objective = truth, durations, objective
+        self._index = psds.Truth(truth, frames.clips, frames.classes)
+        self._hours = sum(durations[clip] for clip in frames.clips) / 3600
+        self.present = [frames.classes[k] for k in np.unique(self._index.label)]
+
+    def __call__(self, label, values, frames) -> float:
+        if self._objective.startswith("collar_f1"):
+            threshold = 0.5 if self._objective.endswith("0.5") else None
+            return collar_f1(label, values, frames, self._truth, threshold)
+        wanted = {name: psds.CRITERIA[name] for name in self._objective.split("+")}
+        rocs = psds.class_rocs(values, frames, self._index, label, wanted, self._hours)
+        return float(np.mean([rocs[name].area(wanted[name].max_efpr) for name in wanted]))
