@@ -21,6 +21,9 @@ from sedflow.events import Clip, Event, merge_events
 # sox clips at 1: a piece keeps room for the overshoot of pitch shifting. Scaper sets the level anyway.
 PIECE_PEAK = 0.5
 SOUNDSCAPE_PEAK = 0.99
+# below the loudest moment of a recording: padding, and sounds that are not its event
+DIGITAL_SILENCE_DB = -60.0
+EVENT_RANGE_DB = 12.0
 
 
 class SynthesisError(ValueError):
@@ -61,15 +64,15 @@ class Cut:
 def find_events(waveform: np.ndarray, sample_rate: int, cut: Cut, min_seconds: float = 0.25):
     """Where the sounds of a recording begin and end.
 
-    A recording's own noise floor decides what a pause is: a fixed level lets noisy recordings run through their
-    pauses, and cuts the tails off clean ones.
+    The recording's own noise floor decides what a pause is: a fixed level lets noisy recordings run on through their
+    pauses and cuts the tails off clean ones. What stays far below the loudest event is noise, breath or a neighbour.
 
     Parameters
     ----------
     waveform : (samples,)
     sample_rate : int    Hz
     cut : Cut
-    min_seconds : float    shorter events are dropped
+    min_seconds : float    shorter events are lengthened into their own decay
 
     Returns
     -------
@@ -80,9 +83,8 @@ def find_events(waveform: np.ndarray, sample_rate: int, cut: Cut, min_seconds: f
     frame, hop = round(0.02 * sample_rate), round(0.005 * sample_rate)
     rms = librosa.feature.rms(y=waveform, frame_length=frame, hop_length=hop)[0]
     level = 20 * np.log10(np.maximum(rms, 1e-10) / max(rms.max(), 1e-10))
-    heard = level[level > -60]  # the rest is padding with digital silence
-    floor = np.percentile(heard, 10)
-    below_peak = 50.0 if cut.whole else float(np.clip(-(floor + 10), 20, 35))
+    floor = np.percentile(level[level > DIGITAL_SILENCE_DB], 10)
+    below_peak = 50.0 if cut.whole else float(np.clip(-(floor + 15), 20, 35))
     spans = librosa.effects.split(waveform, top_db=below_peak, frame_length=frame, hop_length=hop)
     joined: list[list[int]] = []
     for begin, end in spans.tolist():
@@ -90,7 +92,14 @@ def find_events(waveform: np.ndarray, sample_rate: int, cut: Cut, min_seconds: f
             joined[-1][1] = end
         else:
             joined.append([begin, end])
-    return [(begin, end) for begin, end in joined if end - begin >= min_seconds * sample_rate]
+    shortest = round(min_seconds * sample_rate)
+    events = []
+    for begin, end in joined:
+        loudest = level[begin // hop : end // hop + 1].max()
+        if loudest > -EVENT_RANGE_DB and end - begin >= shortest / 3:
+            end = min(len(waveform), max(end, begin + shortest))
+            events.append((min(begin, max(0, end - shortest)), end))
+    return events
 
 
 def loop(waveform: np.ndarray, samples: int, fade: int) -> np.ndarray:
@@ -119,8 +128,8 @@ def loop(waveform: np.ndarray, samples: int, fade: int) -> np.ndarray:
 
 
 def write_piece(folder: Path, piece: Piece, waveform: np.ndarray, sample_rate: int) -> Piece:
-    """Write a piece's audio to ``folder/role/label/<path>`` and complete its path, length and sum."""
-    path = folder / piece.role / piece.label / piece.path
+    """Write a piece's audio to ``folder/role/label/<path>.flac`` and complete its path, length and sum."""
+    path = folder / piece.role / piece.label / f"{piece.path}.flac"
     peak = float(np.abs(waveform).max(initial=0.0))
     if peak == 0:
         raise SynthesisError(f"{path}: recording {piece.recording} is silent; leave it out")
@@ -131,7 +140,13 @@ def write_piece(folder: Path, piece: Piece, waveform: np.ndarray, sample_rate: i
 
 
 def soundscapes(
-    pieces: Sequence[Piece], recipe: Recipe, out: Path, source: str, indices: Sequence[int], seed: int
+    pieces: Sequence[Piece],
+    recipe: Recipe,
+    out: Path,
+    source: str,
+    kind: str,
+    indices: Sequence[int],
+    seed: int,
 ) -> Prepared:
     """Make the soundscapes ``indices`` of a source.
 
@@ -140,13 +155,14 @@ def soundscapes(
     pieces : the foregrounds and backgrounds this source may use
     recipe : Recipe
     out : Path    audio folder of the corpus; soundscape 7 of ``weak`` becomes ``out/weak/weak_00007.{flac,jams}``
-    source : str
+    source, kind : str    its labels are ``strong``, ``weak`` or ``none``
     indices : global indices within the source
     seed : int
 
     Returns
     -------
-    Prepared    with strong labels for every clip; a weak source turns them into weak ones
+    Prepared
+        What a source does not tell the learner stands in the JAMS only.
     """
     from tqdm import tqdm
 
@@ -156,7 +172,10 @@ def soundscapes(
         rng = np.random.default_rng((seed, zlib.crc32(source.encode()), index))
         clip, events = _soundscape(pool, recipe, out / source / f"{source}_{index:05d}.flac", source, rng)
         prepared.clips.append(clip)
-        prepared.strong[clip.id] = events
+        if kind == "strong":
+            prepared.strong[clip.id] = events
+        elif kind == "weak":
+            prepared.weak[clip.id] = tuple(sorted({event.label for event in events}))
     return prepared
 
 
@@ -240,7 +259,7 @@ def _generate(background: Piece, source_time: float, drawn, recipe: Recipe):
             event_time=("const", event["onset"]),
             event_duration=("const", event["seconds"]),
             snr=("const", event["snr"]),
-            pitch_shift=("const", event["pitch"]),
+            pitch_shift=("const", event["pitch"]) if event["pitch"] else None,
             time_stretch=None,
         )
     with warnings.catch_warnings():

@@ -56,6 +56,12 @@ class Prepared:
     strong: dict[str, list[Event]] = dataclasses.field(default_factory=dict)
     weak: dict[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
 
+    def add(self, other: Prepared) -> None:
+        """Take in the clips and labels of another part."""
+        self.clips += other.clips
+        self.strong |= other.strong
+        self.weak |= other.weak
+
 
 PIECE_COLUMNS = tuple(field.name for field in dataclasses.fields(Piece))
 

@@ -9,9 +9,11 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+from sedflow.audio import read
 from sedflow.corpora import Piece, Prepared, read_pieces
 from sedflow.download import DATA, Archive, fetch_files, read_sums
 from sedflow.events import ClassSet
+from sedflow.synthesis import Cut, Recipe, find_events, loop, soundscapes, write_piece
 
 ARCHIVE = Archive(
     url="https://github.com/karolpiczak/ESC-10/archive/553c8f1743b9dba6b282e1323c3ca8fa76923448.zip",
@@ -19,17 +21,25 @@ ARCHIVE = Archive(
 )
 FOLDS = {"synthetic_strong": [1, 2], "weak": [3], "unlabeled": [3], "heldout": [4]}
 CLIPS = {"synthetic_strong": 600, "weak": 300, "unlabeled": 300, "validation": 120, "test": 120}
-BACKGROUNDS = ("rain", "sea_waves", "fire_crackling")
-# class → (longest pause inside one event in seconds, one event per recording)
-CUTS = {
-    "dog_bark": (0.15, False),
-    "baby_cry": (0.4, False),
-    "clock_tick": (0.0, True),
-    "person_sneeze": (0.3, False),
-    "helicopter": (0.0, True),
-    "chainsaw": (0.0, True),
-    "rooster": (0.5, False),
+SOURCES = {
+    "synthetic_strong": "strong",
+    "weak": "weak",
+    "unlabeled": "none",
+    "validation": "strong",
+    "test": "strong",
 }
+BACKGROUNDS = ("rain", "sea_waves", "fire_crackling")
+WHOLE = Cut(whole=True)  # a train of ticks is one event, a motor runs on
+CUTS = {
+    "dog_bark": Cut(gap=0.15),
+    "baby_cry": Cut(gap=0.4),
+    "clock_tick": WHOLE,
+    "person_sneeze": Cut(gap=0.3),
+    "helicopter": WHOLE,
+    "chainsaw": WHOLE,
+    "rooster": Cut(gap=0.5),
+}
+LOOP_FADE_SECONDS = 0.5
 
 
 class ESC10:
@@ -67,19 +77,15 @@ class ESC10:
         min_seconds: float = 0.25,
         allow_missing: int = 0,
     ):
-        self.sample_rate = sample_rate
         self.folds = _checked("folds", FOLDS, folds)
         self.clips = _checked("clips", CLIPS, clips)
         self.shards = shards
         self.seed = seed
         self.allow_missing = allow_missing
-        self.recipe = {
-            "sample_rate": sample_rate, "seconds": seconds, "ref_db": ref_db, "events": events, "onset": onset,
-            "snr_db": snr_db, "pitch_semitones": pitch_semitones, "merge_gap": merge_gap, "min_seconds": min_seconds,
-        }  # fmt: skip
-        self.sources = {
-            "synthetic_strong": "strong", "weak": "weak", "unlabeled": "none", "validation": "strong", "test": "strong",
-        }  # fmt: skip
+        self.recipe = Recipe(
+            sample_rate, seconds, ref_db, events, onset, snr_db, pitch_semitones, merge_gap, min_seconds
+        )
+        self.sources = {source: SOURCES[source] for source, count in self.clips.items() if count}
         self.classes = ClassSet.read(DATA / "classes" / "esc10.txt")
         training = {fold for source, of_source in self.folds.items() if source != "heldout" for fold in of_source}
         if shared := sorted(training & set(self.folds["heldout"])):
@@ -111,37 +117,29 @@ class ESC10:
 
     def prepare(self, manifest: Path, audio: Path, shard: int) -> Prepared:
         """Make every ``shards``-th soundscape of each source."""
-        from sedflow.synthesis import Recipe, soundscapes
-
         pieces = read_pieces(manifest)
         prepared = Prepared()
         for source, kind in self.sources.items():
             indices = range(shard, self.clips[source], self.shards)
-            made = soundscapes(self._pool(pieces, source), Recipe(**self.recipe), audio, source, indices, self.seed)
-            prepared.clips += made.clips
-            # what a source does not tell the learner is written nowhere but into the JAMS
-            if kind == "strong":
-                prepared.strong |= made.strong
-            elif kind == "weak":
-                prepared.weak |= {clip: tuple(sorted({e.label for e in made.strong[clip]})) for clip in made.strong}
+            pool = self._pool(pieces, source)
+            prepared.add(soundscapes(pool, self.recipe, audio, source, kind, indices, self.seed))
         return prepared
 
     def _recordings(self) -> list[dict[str, str]]:
         return read_sums(DATA / "esc10.tsv")
 
     def _cut(self, path: Path, piece: Piece, folder: Path) -> list[Piece]:
-        from sedflow import audio, synthesis
-
-        rate = self.sample_rate
-        waveform = audio.read(path, rate)
+        rate = self.recipe.sample_rate
+        waveform = read(path, rate)
         if piece.role == "background":
-            heard = synthesis.find_events(waveform, rate, synthesis.Cut(whole=True))[0]
-            texture = synthesis.loop(waveform[slice(*heard)], round(2 * self.recipe["seconds"] * rate), round(0.5 * rate))
-            return [synthesis.write_piece(folder, dataclasses.replace(piece, path=f"{piece.path}.flac"), texture, rate)]
-        gap, whole = CUTS[piece.label]
-        spans = synthesis.find_events(waveform, rate, synthesis.Cut(gap, whole), self.recipe["min_seconds"])
-        named = [dataclasses.replace(piece, path=f"{piece.path}_{k}.flac") for k in range(len(spans))]
-        return [synthesis.write_piece(folder, p, waveform[slice(*s)], rate) for p, s in zip(named, spans, strict=True)]
+            begin, end = find_events(waveform, rate, WHOLE)[0]
+            long = loop(waveform[begin:end], round(2 * self.recipe.seconds * rate), round(LOOP_FADE_SECONDS * rate))
+            return [write_piece(folder, piece, long, rate)]
+        spans = find_events(waveform, rate, CUTS[piece.label], self.recipe.min_seconds)
+        return [
+            write_piece(folder, dataclasses.replace(piece, path=f"{piece.path}_{k}"), waveform[begin:end], rate)
+            for k, (begin, end) in enumerate(spans)
+        ]
 
     def _splits(self, rows) -> dict[str, str]:
         """Freesound id → train, validation or test; the held-out recordings of a class take turns."""
