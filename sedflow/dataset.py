@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from sedflow import audio
-from sedflow.events import Clip, ClassSet, LabelError, read_clips, read_events, read_weak
+from sedflow.events import ClassSet, Clip, LabelError, read_clips, read_events, read_weak
 from sedflow.features import Cache
-from sedflow.frames import FrameGrid, frame_targets
+from sedflow.frames import frame_targets
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,7 +139,7 @@ class ClipSet:
         )
 
     def _waveform(self, clip: Clip) -> np.ndarray:
-        samples, _ = audio.read(self.root / clip.path, self.sample_rate)
+        samples = audio.read(self.root / clip.path, self.sample_rate)
         length = round(self.clip_seconds * self.sample_rate)
         padded = np.zeros(length, dtype=np.float32)
         padded[: min(length, len(samples))] = samples[:length]

@@ -12,7 +12,6 @@ from torch.nn import functional as F
 from sedflow import plugins
 from sedflow.frames import FrameGrid
 
-
 # an encoder without weights is drawn from this seed, so that its cached features are reproducible
 ENCODER_SEED = 20240101
 
@@ -48,7 +47,7 @@ class Detector(nn.Module):
     merge_norm : bool    normalise each encoder's embeddings (LayerNorm) before they are joined
     """
 
-    def __init__(  # noqa: PLR0913 (the parts of a detector, each named once)
+    def __init__(
         self, encoders, sequence, classes, *, frame_rate, pooling, dropout=0.0, merge_dim=None, merge_norm=False
     ):
         super().__init__()
@@ -110,6 +109,8 @@ class Detector(nn.Module):
         -------
         Prediction
         """
+        if valid is not None and bool(valid.all()):
+            valid = None  # heads have a faster path without padding
         missing = [name for name in self.encoders if name not in embeddings]
         computed = self.embed(waveform, missing) if missing else {}
         joined = []

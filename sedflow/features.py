@@ -74,7 +74,7 @@ def extract(  # noqa: PLR0913 (one rule's inputs)
     rows = []
     with torch.inference_mode():
         for clip in track(chosen, f"{encoder['name']}: {source} {shard + 1}/{shards}"):
-            waveform, _ = audio.read(Path(root) / clip.path, network.sample_rate)
+            waveform = audio.read(Path(root) / clip.path, network.sample_rate)
             padded = np.zeros(samples, dtype=np.float32)
             padded[: min(samples, len(waveform))] = waveform[:samples]
             embeddings = network(torch.from_numpy(padded)[None])[0]

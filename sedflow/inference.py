@@ -194,7 +194,7 @@ def _score_files(detectors: dict, paths: dict[str, Path], specification: Specifi
 
     def windows():
         for clip, path in track(paths.items(), f"scoring {title}"):
-            samples, rate = audio.read(path, specification.sample_rate)
-            yield from windows_of(clip, samples, rate, grid, specification.inference)
+            samples = audio.read(path, specification.sample_rate)
+            yield from windows_of(clip, samples, specification.sample_rate, grid, specification.inference)
 
     return score_windows(detectors, windows(), specification.classes, specification.inference["batch"])

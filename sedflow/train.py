@@ -117,7 +117,7 @@ def validation_judge(clips: ClipSet) -> Judge:
     durations = {clip: clips.clips[clip].seconds for clip in ids}
 
     def judge(scores) -> dict[str, float]:
-        metrics = evaluation.psds_scores(scores, truth, durations)
+        metrics = evaluation.psds(scores, truth, durations)
         return {**metrics, "monitor": (metrics["psds1"] + metrics["psds2"]) / 2}
 
     return judge
