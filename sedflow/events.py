@@ -169,7 +169,7 @@ def read_events(path, classes: ClassSet | None = None, durations: Mapping[str, f
         cells = [row["onset"], row["offset"], row["event_label"]]
         if not any(cells):
             continue
-        event = _event(path, number, *cells)
+        event = parse_event(path, number, *cells)
         if classes is not None:
             if event.label not in classes:
                 raise LabelError(
@@ -189,7 +189,8 @@ def read_events(path, classes: ClassSet | None = None, durations: Mapping[str, f
     return {clip: sorted(of_clip) for clip, of_clip in events.items()}
 
 
-def _event(path, number, onset, offset, label) -> Event:
+def parse_event(path, number: int, onset: str, offset: str, label: str) -> Event:
+    """Turn the cells of row ``number`` into an event; ``LabelError`` names file, row, value and cure."""
     try:
         begin, end = float(onset), float(offset)
     except ValueError:

@@ -1,0 +1,195 @@
+"""Scores + thresholds → events, and the files that other tools open: DCASE's TSV, JSON, Audacity, Raven, a picture.
+
+A frame is active when its score lies above the class's threshold; a run of active frames is an event.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from sedflow.events import Event, LabelError, clip_id, parse_event, read_table, write_events, write_table
+from sedflow.scores import Scores
+
+DEFAULT_THRESHOLD = 0.5
+FORMATS = ("tsv", "json", "audacity", "raven")
+RAVEN_SUFFIX = ".Table.1.selections.txt"
+RAVEN_LABELS = ("Annotation", "Label", "Species", "Common Name", "Class", "Tags")
+RAVEN_TIMES = ("Begin Time (s)", "End Time (s)")
+
+
+def detect_events(
+    scores: Mapping[str, Scores], thresholds: float | Mapping[str, float] | None = None
+) -> dict[str, list[Event]]:
+    """Cut scores at thresholds.
+
+    Parameters
+    ----------
+    thresholds : one for all classes, or label → threshold    classes that are not named have 0.5
+
+    Returns
+    -------
+    dict    clip id → events in order of onset; clips without events have an empty list
+    """
+    if thresholds is None:
+        thresholds = {}
+    if not isinstance(thresholds, Mapping):
+        thresholds = dict.fromkeys(_labels(scores), thresholds)
+    strangers = sorted(set(thresholds) - set(_labels(scores)))
+    if scores and strangers:
+        raise ValueError(f"thresholds for {strangers[:10]}, but the scores have the classes {_labels(scores)}")
+    limits = np.array([thresholds.get(label, DEFAULT_THRESHOLD) for label in _labels(scores)])
+    return {clip: _events_of(of_clip, limits) for clip, of_clip in scores.items()}
+
+
+def _labels(scores) -> list[str]:
+    return list(next(iter(scores.values())).classes) if scores else []
+
+
+def _events_of(scores: Scores, limits: np.ndarray) -> list[Event]:
+    active = np.pad(scores.values > limits, ((1, 1), (0, 0))).astype(np.int8)
+    column, onset = np.nonzero(np.diff(active, axis=0).T == 1)
+    _, offset = np.nonzero(np.diff(active, axis=0).T == -1)
+    edges = scores.edges
+    found = zip(column, onset, offset, strict=True)
+    return sorted(Event(float(edges[begin]), float(edges[end]), scores.classes[k]) for k, begin, end in found)
+
+
+def write_detections(path, detections: Mapping[str, Iterable[Event]], format: str = "tsv") -> None:
+    """Write the events of many clips.
+
+    Parameters
+    ----------
+    path : Path    a file for ``tsv`` and ``json``, a folder for ``audacity`` and ``raven`` (one file per clip)
+    format : str    one of ``FORMATS``
+    """
+    path = Path(path)
+    if format == "tsv":
+        write_events(path, detections)
+    elif format == "json":
+        path.parent.mkdir(parents=True, exist_ok=True)
+        table = {clip: [dataclasses.asdict(event) for event in sorted(detections[clip])] for clip in detections}
+        path.write_text(json.dumps(table, indent=1, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
+    elif format == "audacity":
+        path.mkdir(parents=True, exist_ok=True)
+        for clip, events in detections.items():
+            lines = [f"{e.onset:.6f}\t{e.offset:.6f}\t{e.label}\n" for e in sorted(events)]
+            (path / f"{clip}.txt").write_text("".join(lines), encoding="utf-8")
+    elif format == "raven":
+        for clip, events in detections.items():
+            _write_raven(path / f"{clip}{RAVEN_SUFFIX}", events)
+    else:
+        raise ValueError(f"no format {format!r}; there are {list(FORMATS)}")
+
+
+def _write_raven(path: Path, events: Iterable[Event], low_hz: float = 0.0, high_hz: float = 8000.0) -> None:
+    columns = ("Selection", "View", "Channel", *RAVEN_TIMES, "Low Freq (Hz)", "High Freq (Hz)", "Annotation")
+    rows = [
+        (k, "Spectrogram 1", 1, f"{e.onset:.6f}", f"{e.offset:.6f}", f"{low_hz:.1f}", f"{high_hz:.1f}", e.label)
+        for k, e in enumerate(sorted(events), start=1)
+    ]
+    write_table(path, columns, rows)
+
+
+def read_audacity(path) -> dict[str, list[Event]]:
+    """Read Audacity labels, one file or a folder of ``<clip>.txt``: clip id → events.
+
+    Raises
+    ------
+    LabelError    point labels, labels without a name, numbers with a decimal comma; with file and row
+    """
+    events = {}
+    for file in _files(path, ".txt", but=RAVEN_SUFFIX):
+        of_clip = []
+        for number, line in enumerate(file.read_text(encoding="utf-8-sig").splitlines(), start=1):
+            if not line.strip() or line.startswith("\\"):  # a backslash row holds the frequencies of the label before
+                continue
+            cells = [cell.strip() for cell in line.split("\t")]
+            if len(cells) < 2:
+                raise LabelError(f"{file}:{number}: {line!r} has no onset, offset and label separated by tabs")
+            of_clip.append(parse_event(file, number, *X
+        events[clip_id(file.stem)] = sorted(of_clip)
+    return events
+
+
+def read_raven(path, label_column: str | None = None) -> dict[str, list[Event]]:
+    """Read Raven selection tables, one file or a folder: clip id → events.
+
+    Clips are named by the column ``Begin File`` if there is one, else by the file. A selection that is listed for
+    several views counts once.
+
+    Parameters
+    ----------
+    label_column : str, optional    the column with the class; else the first of ``RAVEN_LABELS`` that the file has
+    """
+    events: dict[str, list[Event]] = {}
+    for file in _files(path, ".txt"):
+        header = file.read_text(encoding="utf-8-sig").split("\n", 1)[0].rstrip("\r").split("\t")
+        column = label_column or next((name for name in RAVEN_LABELS if name in header), None)
+        if column is None:
+            raise LabelError(f"{file}:1: none of the columns {list(RAVEN_LABELS)}; name the one with the class")
+        stem = file.name.removesuffix(RAVEN_SUFFIX).removesuffix(".txt").removesuffix(".selections")
+        events.setdefault(clip_id(stem), [])
+        seen = set()
+        for number, row in read_table(file, (*RAVEN_TIMES, column)):
+            selection = row.get("Selection", str(number))
+            if selection in seen:
+                continue
+            seen.add(selection)
+            clip = clip_id(row.get("Begin File") or stem)
+            event = parse_event(file, number, *(row[name] for name in RAVEN_TIMES), row[column])
+            events.setdefault(clip, []).append(event)
+    return {clip: sorted(of_clip) for clip, of_clip in events.items()}
+
+
+def _files(path, suffix: str, but: str | None = None) -> list[Path]:
+    path = Path(path)
+    files = (
+        sorted(f for f in path.glob(f"*{suffix}") if not (but and f.name.endswith(but))) if path.is_dir() else [path]
+    )
+    if not files or not files[0].is_file():
+        raise LabelError(f"{path}: no label files (*{suffix}) there")
+    return files
+
+
+def draw_detections(
+    path,
+    samples: np.ndarray,
+    sample_rate: int,
+    detections: Iterable[Event],
+    truth: Iterable[Event] = (),
+    title: str = "",
+) -> None:
+    """Write a picture: the spectrogram with one box per event, detections solid and truth dashed.
+
+    Parameters
+    ----------
+    path : Path    ``.png``, ``.svg`` or ``.pdf``
+    samples : (samples,) float    mono
+    """
+    from matplotlib.figure import Figure
+
+    detections, truth = sorted(detections), sorted(truth)
+    labels = sorted({event.label for event in [*detections, *truth]})
+    seconds = len(samples) / sample_rate
+    figure = Figure(figsize=(10, 3 + 0.3 * len(labels)), layout="constrained")
+    sound, lanes = figure.subplots(2, 1, sharex=True, height_ratios=(3, 0.4 + 0.4 * len(labels)))
+    window = min(1024, max(16, len(samples) // 8))
+    sound.specgram(samples + 1e-10, NFFT=window, noverlap=window // 2, Fs=sample_rate, cmap="magma", scale="dB")
+    sound.set(ylabel="Hz", title=title, ylim=(0, sample_rate / 2))
+    colours = {label: f"C{k % 10}" for k, label in enumerate(labels)}
+    for events, lift, style in ((detections, 0.5, "solid"), (truth, 0.05, "dashed")):
+        for event in events:
+            box = {"edgecolor": colours[event.label], "linestyle": style, "linewidth": 1.5}
+            length, lane = event.offset - event.onset, labels.index(event.label)
+            faces = [colours[event.label]] if style == "solid" else ["none"]
+            lanes.broken_barh([(event.onset, length)], (lane + lift, 0.4), facecolors=faces, **box)
+            sound.axvspan(event.onset, event.offset, fill=False, **box)
+    lanes.set(xlim=(0, seconds), ylim=(0, max(1, len(labels))), xlabel="seconds")
+    lanes.set_yticks(np.arange(len(labels)) + 0.5, labels)
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=120)
