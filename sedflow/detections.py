@@ -111,7 +111,7 @@ def read_audacity(path) -> dict[str, list[Event]]:
             cells = [cell.strip() for cell in line.split("\t")]
             if len(cells) < 2:
                 raise LabelError(f"{file}:{number}: {line!r} has no onset, offset and label separated by tabs")
-            of_clip.append(parse_event(file, number, *X
+            of_clip.append(parse_event(file, number, *[*cells, ""][:3]))
         events[clip_id(file.stem)] = sorted(of_clip)
     return events
 
@@ -164,7 +164,7 @@ def draw_detections(
     truth: Iterable[Event] = (),
     title: str = "",
 ) -> None:
-    """Write a picture: the spectrogram with one box per event, detections solid and truth dashed.
+    """Write a picture: the spectrogram with a box per detection, below it a lane per class with truth dashed.
 
     Parameters
     ----------
@@ -188,7 +188,8 @@ def draw_detections(
             length, lane = event.offset - event.onset, labels.index(event.label)
             faces = [colours[event.label]] if style == "solid" else ["none"]
             lanes.broken_barh([(event.onset, length)], (lane + lift, 0.4), facecolors=faces, **box)
-            sound.axvspan(event.onset, event.offset, fill=False, **box)
+            if style == "solid":
+                sound.axvspan(event.onset, event.offset, fill=False, **box)
     lanes.set(xlim=(0, seconds), ylim=(0, max(1, len(labels))), xlabel="seconds")
     lanes.set_yticks(np.arange(len(labels)) + 0.5, labels)
     Path(path).parent.mkdir(parents=True, exist_ok=True)
