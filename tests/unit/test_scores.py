@@ -1,0 +1,86 @@
+"""Scores on disk and in memory."""
+
+import numpy as np
+import pytest
+
+from sedflow.scores import ScoreError, Scores, average, load_scores, save_scores
+
+
+def scores_of(frames=5, offset=0.0, classes=("dog", "cat")):
+    values = np.linspace(0, 1, frames * len(classes), dtype=np.float32).reshape(frames, len(classes)) + offset
+    return Scores(values, np.arange(frames + 1) * 0.04, classes)
+
+
+@pytest.mark.parametrize("name", ["set.parquet", "folder"])
+def test_scores_survive_a_round_trip(tmp_path, name):
+    scores = {"a": scores_of(), "b": scores_of(7, -3.0)}
+    save_scores(tmp_path / name, scores)
+    read = load_scores(tmp_path / name)
+    assert read.keys() == scores.keys()
+    for clip in scores:
+        np.testing.assert_allclose(read[clip].values, scores[clip].values, rtol=1e-6)
+        np.testing.assert_allclose(read[clip].edges, scores[clip].edges)
+        assert read[clip].classes == scores[clip].classes
+
+
+def test_the_real_dcase_folder_is_read(eval_reference_dir, tmp_path):
+    scores = load_scores(eval_reference_dir / "scores")
+    save_scores(tmp_path / "set.parquet", scores)
+    assert len(scores) == 20
+    assert load_scores(tmp_path / "set.parquet")["3u1ue_s4"].values.shape == (156, 10)
+
+
+def test_equal_scores_make_equal_bytes(tmp_path):
+    for name in ("one", "two"):
+        save_scores(tmp_path / f"{name}.parquet", {"a": scores_of()})
+    assert (tmp_path / "one.parquet").read_bytes() == (tmp_path / "two.parquet").read_bytes()
+
+
+def test_minus_infinity_means_never_and_nan_is_refused(tmp_path):
+    values = scores_of().values.copy()
+    values[2, 1] = -np.inf
+    save_scores(tmp_path / "set.parquet", {"a": scores_of().with_values(values)})
+    assert load_scores(tmp_path / "set.parquet")["a"].values[2, 1] == -np.inf
+    values[2, 1] = np.nan
+    save_scores(tmp_path / "set.parquet", {"a": scores_of().with_values(values)})
+    with pytest.raises(ScoreError, match="clip a: NaN for 'cat' at 0.080 s"):
+        load_scores(tmp_path / "set.parquet")
+
+
+def test_gaps_between_frames_are_named(tmp_path):
+    table = scores_of().table()
+    table.loc[3, "onset"] += 0.01
+    table.to_csv(tmp_path / "a.tsv", sep="\t", index=False)
+    with pytest.raises(ScoreError, match=r"a\.tsv: frame 3"):
+        load_scores(tmp_path)
+
+
+def test_ensemble_of_one_is_identity_and_of_two_the_mean():
+    one, two = {"a": scores_of()}, {"a": scores_of(offset=2.0)}
+    np.testing.assert_array_equal(average([one])["a"].values, one["a"].values)
+    np.testing.assert_allclose(average([one, two])["a"].values, one["a"].values + 1)
+    with pytest.raises(ScoreError, match="1 clips are not in every set"):
+        average([one, two | {"b": scores_of()}])
+    with pytest.raises(ScoreError, match="cannot average a"):
+        average([one, {"a": scores_of(6)}])
+
+
+@pytest.mark.parametrize("broken", ["nothing there", "not parquet", "empty folder", "other columns"])
+def test_files_that_hold_no_scores_are_named(tmp_path, broken):
+    path = tmp_path / "set.parquet"
+    if broken == "not parquet":
+        path.write_text("hello")
+    elif broken == "empty folder":
+        path.mkdir()
+    elif broken == "other columns":
+        path = tmp_path
+        (tmp_path / "a.tsv").write_text("begin\tend\n0\t1\n")
+    with pytest.raises(ScoreError, match=str(tmp_path)):
+        load_scores(path)
+
+
+def test_shapes_that_disagree_are_refused():
+    with pytest.raises(ScoreError, match="do not fit"):
+        Scores(np.zeros((5, 3)), np.arange(6.0), ("dog", "cat"))
+    with pytest.raises(ScoreError, match="need 6 edges"):
+        Scores(np.zeros((5, 2)), np.arange(5.0), ("dog", "cat"))
