@@ -93,5 +93,12 @@ if ! install_with_uv 2>"$log"; then
     install_with_pip >>"$log" 2>&1 || { tail -n 30 "$log" >&2; exit 1; }
 fi
 .venv/bin/python -m pip install -q --no-deps --no-build-isolation --editable .
-env -u PYTHONDONTWRITEBYTECODE .venv/bin/python -m sedflow.doctor --problems-only
+env -u PYTHONDONTWRITEBYTECODE .venv/bin/python - <<'PYTHON'
+import sys
+from sedflow import doctor
+findings = doctor.installation()
+if doctor.exit_code(findings):
+    doctor.show(findings)
+    sys.exit(1)
+PYTHON
 digest >"$stamp"
