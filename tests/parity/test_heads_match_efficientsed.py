@@ -8,7 +8,11 @@ from vectors import find_vectors
 from sedflow.detector import Pooling, match_frames
 from sedflow.encoders import part_of
 from sedflow.encoders.mobilenet import MobileNet
+from sedflow.sequence.attention import Attention
 from sedflow.sequence.bigru import BiGRU
+from sedflow.sequence.hybrid import Hybrid
+from sedflow.sequence.mamba import Mamba
+from sedflow.sequence.tcn import TCN
 from sedflow.sequence.transformer import Transformer
 
 # upstream's own limit for 4 instead of 8 heads; ours is a setting
@@ -24,13 +28,42 @@ def transformer(dim, config):
     return Transformer(dim, width=config["seq_model_dim"], layers=config["seq_model_layers"], heads=heads)
 
 
+def attention(dim, config):
+    heads = config.get("attn_heads", 8)
+    return Attention(dim, width=config["seq_model_dim"], layers=config["seq_model_layers"], heads=heads)
+
+
+def tcn(dim, config):
+    sizes = {"blocks": config.get("tcn_blocks", 5), "kernel": config.get("tcn_kernel_size", 3)}
+    return TCN(dim, width=config["seq_model_dim"], layers=config["seq_model_layers"], **sizes)
+
+
+def mamba(dim, config):
+    names = {"state": "mamba_d_state", "kernel": "d_conv", "expand": "expand", "head_dim": "headdim"}
+    sizes = {ours: config[theirs] for ours, theirs in names.items() if theirs in config}
+    return Mamba(dim, width=config["seq_model_dim"], layers=config["seq_model_layers"], **sizes)
+
+
+def hybrid(dim, config):
+    sizes = {"heads": config.get("hybrid_heads", 8), "expand": config.get("hybrid_ff_mult", 4)}
+    return Hybrid(dim, width=config["seq_model_dim"], layers=config["seq_model_layers"], **sizes)
+
+
 def no_head(dim, config):
     head = nn.Identity()
     head.dim, head.load_official = dim, lambda tensors: None
     return head
 
 
-HEADS = {"gru": bigru, "tf": transformer, None: no_head}
+HEADS = {
+    "gru": bigru,
+    "tf": transformer,
+    "attn": attention,
+    "tcn": tcn,
+    "mamba": mamba,
+    "hybrid": hybrid,
+    None: no_head,
+}
 
 
 @pytest.fixture(scope="module", params=HEADS)
@@ -88,24 +121,48 @@ def test_from_waveforms(all_vectors, tmp_path):
             check(vectors, case, encoder.embed(vectors.output(f"{case}/mel").squeeze(1)), "_given_mel")
 
 
-# width of the head → parameters of fmn10's; Source: cpjku_efficient.md §2.1
-TRANSFORMER = {(960, 128): 520_224, (960, 256): 1_826_864, (960, 512): 6_799_440, (960, 1024): 26_181_776}
-TRANSFORMER |= {(384, 104): 302_050, (576, 160): 711_716, (1920, 512): 7_290_960, (2880, 768): 16_392_304}
-GRU = {(960, 128): 1_133_568, (960, 256): 3_053_568, (960, 512): 9_252_864, (960, 1024): 31_088_640}
-GRU |= {(384, 104): 501_696, (576, 160): 1_171_200, (1920, 512): 12_201_984, (2880, 768): 27_445_248}
+# head → width of the embeddings, width of the head → parameters; Source: cpjku_efficient.md §2.1
+PARAMETERS = {
+    "tf": {
+        (960, 128): 520_224,
+        (960, 256): 1_826_864,
+        (960, 512): 6_799_440,
+        (960, 1024): 26_181_776,
+        (384, 104): 302_050,
+        (576, 160): 711_716,
+        (1920, 512): 7_290_960,
+        (2880, 768): 16_392_304,
+    },
+    "gru": {
+        (960, 128): 1_133_568,
+        (960, 256): 3_053_568,
+        (960, 512): 9_252_864,
+        (960, 1024): 31_088_640,
+        (384, 104): 501_696,
+        (576, 160): 1_171_200,
+        (1920, 512): 12_201_984,
+        (2880, 768): 27_445_248,
+    },
+    "hybrid": {
+        (960, 128): 714_816,
+        (960, 256): 2_609_280,
+        (960, 512): 9_937_152,
+        (960, 1024): 38_748_672,
+        (384, 104): 431_028,
+        (576, 160): 1_016_400,
+        (1920, 512): 10_428_672,
+        (2880, 768): 23_458_176,
+    },
+    "attn": {(960, 128): 256_416, (960, 256): 774_960, (960, 512): 2_598_480, (960, 1024): 9_391_248},
+    "tcn": {(960, 128): 1_111_168, (960, 256): 4_188_416, (960, 512): 16_241_152, (960, 1024): 63_939_584},
+    "mamba": {(960, 128): 358_320, (960, 256): 1_108_784, (960, 512): 3_797_600, (960, 1024): 13_918_400},
+}
 
 
-@pytest.mark.parametrize(("dim", "width"), TRANSFORMER)
-def test_transformer_parameter_counts_are_the_published_ones(dim, width):
+@pytest.mark.parametrize(("kind", "sizes"), [(kind, sizes) for kind, counts in PARAMETERS.items() for sizes in counts])
+def test_parameter_counts_are_the_published_ones(kind, sizes):
+    dim, width = sizes
     with torch.device("meta"):
-        head = transformer(dim, {"seq_model_dim": width, "seq_model_layers": 2})
-    assert sum(parameter.numel() for parameter in head.parameters()) == TRANSFORMER[dim, width]
-    assert head.dim == width
-
-
-@pytest.mark.parametrize(("dim", "width"), GRU)
-def test_bigru_parameter_counts_are_the_published_ones(dim, width):
-    with torch.device("meta"):
-        head = bigru(dim, {"seq_model_dim": width, "seq_model_layers": 2})
-    assert sum(parameter.numel() for parameter in head.parameters()) == GRU[dim, width]
-    assert head.dim == 2 * width
+        head = HEADS[kind](dim, {"seq_model_dim": width, "seq_model_layers": 2})
+    assert sum(parameter.numel() for parameter in head.parameters()) == PARAMETERS[kind][sizes]
+    assert head.dim == (2 * width if kind == "gru" else width)
