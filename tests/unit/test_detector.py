@@ -1,0 +1,129 @@
+"""The network between waveform and scores, and the file it travels in."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from sedflow.detector import Detector, Pooling, build_detector, match_frames
+from sedflow.encoders import CheckpointError
+from sedflow.specification import Specification, load_detector, read_specification, save_detectors
+
+SETTINGS = {
+    "encoders": [{"name": "mobilenet", "width": 0.4}],
+    "sequence": {"name": "bigru", "width": 8},
+    "frame_rate": 25.0,
+    "pooling": "attention",
+    "dropout": 0.1,
+    "merge_dim": 16,
+    "merge_norm": True,
+}
+
+
+@pytest.fixture(scope="module")
+def detector() -> Detector:
+    torch.manual_seed(1)
+    return build_detector(SETTINGS, 3).eval()
+
+
+def specification(**changes) -> Specification:
+    facts = {
+        "system": "demo", "stage": "frozen", "classes": ["a", "b", "c"], "sample_rate": 16000, "frame_rate": 25.0,
+        "clip_seconds": 10.0, "detector": SETTINGS, "inference": {"window_seconds": 10.0, "hop_seconds": 5.0, "batch": 8},
+        "networks": ["student"], "seed": 1, "step": 10,
+    }  # fmt: skip
+    return Specification(**facts | changes)
+
+
+def test_cached_embeddings_give_the_scores_of_the_waveform(detector):
+    waveform = torch.randn(2, 32000) * 0.1
+    direct = detector(waveform, {}, 50)
+    cached = detector(None, detector.embed(waveform), 50)
+    torch.testing.assert_close(direct.strong_logits, cached.strong_logits)
+    torch.testing.assert_close(direct.weak, cached.weak)
+    assert direct.strong_logits.shape == (2, 50, 3)
+    assert direct.weak.shape == (2, 3)
+
+
+def test_a_frozen_encoder_stays_frozen_when_training_begins():
+    detector = build_detector(SETTINGS, 3)
+    detector.freeze(["mobilenet"])
+    detector.train()
+    assert not any(part.training for part in detector.encoders["mobilenet"].modules())
+    detector(torch.randn(2, 16000) * 0.1, {}, 25).strong_logits.sum().backward()
+    assert all(p.grad is None for p in detector.encoders["mobilenet"].parameters())
+    assert all(p.grad is not None for p in detector.sequence.parameters())
+
+
+@pytest.mark.parametrize("kind", ["attention", "attention_over_time", "mean", "max"])
+def test_padding_changes_no_clip_score(kind):
+    torch.manual_seed(0)
+    pooling = Pooling(6, 3, kind)
+    hidden = torch.randn(1, 10, 6)
+    padded = torch.cat([hidden, torch.randn(1, 5, 6)], dim=1)
+    valid = torch.arange(15)[None] < 10
+    torch.testing.assert_close(pooling(padded, valid).weak, pooling(hidden).weak)
+
+
+@pytest.mark.parametrize("kind", ["attention", "attention_over_time", "mean", "max"])
+def test_clip_scores_are_probabilities(kind):
+    weak = Pooling(6, 3, kind)(torch.randn(4, 10, 6) * 20).weak
+    assert weak.min() >= 0
+    assert weak.max() <= 1
+
+
+def test_attention_pooling_is_the_dcase_formula():
+    torch.manual_seed(3)
+    pooling = Pooling(6, 3, "attention")
+    hidden = torch.randn(2, 7, 6)
+    strong = pooling.strong(hidden).sigmoid()
+    attention = pooling.weak(hidden).softmax(-1).clamp(1e-7, 1)
+    expected = (strong * attention).sum(1) / attention.sum(1)
+    torch.testing.assert_close(pooling(hidden).weak, expected)
+
+
+def test_tokens_are_pooled_in_the_windows_the_official_codes_use():
+    # specs: 250 → 156 pools tokens (0,2), (1,4), (3,5), (4,7) …
+    tokens = torch.arange(250.0).reshape(1, 250, 1)
+    pooled = match_frames(tokens, 156)[0, :4, 0]
+    assert pooled.tolist() == [0.5, 2.0, 3.5, 5.0]
+    assert match_frames(tokens[:, :62], 250).shape == (1, 250, 1)
+
+
+def test_a_detector_file_gives_the_same_scores(detector, tmp_path):
+    path = tmp_path / "best.safetensors"
+    save_detectors(path, {"student": detector}, specification())
+    loaded, facts = load_detector(path, "student")
+    waveform = torch.randn(1, 16000) * 0.1
+    torch.testing.assert_close(loaded(waveform, {}, 25).strong_logits, detector(waveform, {}, 25).strong_logits)
+    assert facts == specification()
+    assert not loaded.training
+
+
+def test_a_detector_file_of_another_page_is_refused_by_name(detector, tmp_path):
+    path = tmp_path / "best.safetensors"
+    wider = SETTINGS | {"sequence": {"name": "bigru", "width": 9}}
+    save_detectors(path, {"student": detector}, specification(detector=wider))
+    with pytest.raises(CheckpointError, match=r"best\.safetensors: does not fit.*another shape.*sequence"):
+        load_detector(path, "student")
+    with pytest.raises(CheckpointError, match="no network 'teacher'"):
+        load_detector(path, "teacher")
+
+
+def test_files_that_are_no_detector_are_refused(tmp_path, detector):
+    with pytest.raises(CheckpointError, match="no such checkpoint"):
+        read_specification(tmp_path / "none.safetensors")
+    (tmp_path / "text.safetensors").write_text("hello, this is no checkpoint")
+    with pytest.raises(CheckpointError, match="not a detector of sedflow"):
+        read_specification(tmp_path / "text.safetensors")
+    whole = tmp_path / "whole.safetensors"
+    save_detectors(whole, {"student": detector}, specification())
+    (tmp_path / "cut.safetensors").write_bytes(whole.read_bytes()[:-1000])
+    with pytest.raises(CheckpointError, match="not a detector of sedflow"):
+        read_specification(tmp_path / "cut.safetensors")
+
+
+def test_equal_detectors_make_equal_bytes(detector, tmp_path):
+    for name in ("one", "two"):
+        save_detectors(tmp_path / name, {"student": detector}, dataclasses.replace(specification()))
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
