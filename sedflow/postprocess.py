@@ -4,6 +4,7 @@ A post-processor is one small class: its fields are the settings of one sound cl
 scores of all clips into new ones. All of them keep the meaning of a score (a higher one is found first), so that
 threshold-free metrics and every threshold see the same post-processing.
 
+- ``none``: nothing.
 - ``median_filter``: the median score over ``seconds`` around each moment; independent of the frame rate, and silence
   outside the clip. The numbers are those of sed_scores_eval 0.0.4, ``base_modules.postprocessing.medfilt``.
 - ``frame_median_filter``: the median over ``frames``, clip mirrored at its ends; the way of the DCASE baselines
@@ -32,6 +33,15 @@ _DECIMALS = 8  # edges of different classes closer than this are one
 
 class PostprocessError(ValueError):
     """Post-processing cannot be built, tuned or applied; the message names the setting and the cure."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Untouched:
+    """The scores as they are."""
+
+    def __call__(self, values: np.ndarray, frames: Frames) -> tuple[np.ndarray, Frames]:
+        """New scores of one class and the frames they stand on."""
+        return values, frames
 
 
 @dataclasses.dataclass(frozen=True)
@@ -157,6 +167,7 @@ class Chain:
 
 
 KINDS = {
+    "none": Untouched,
     "median_filter": MedianFilter,
     "frame_median_filter": FrameMedianFilter,
     "csebbs": Csebbs,
@@ -184,7 +195,7 @@ class Postprocess:
 
     Parameters
     ----------
-    name : str    one of ``KINDS``, or "none"
+    name : str    one of ``KINDS``
     settings : mapping label → settings of that class
     """
 
@@ -215,9 +226,8 @@ def build(specification: Mapping | None) -> Postprocess:
     """Post-processing from the JSON that travels with a detector; None or ``{}`` does nothing."""
     specification = specification or {}
     name, settings = specification.get("name", "none"), specification.get("settings", {})
-    if name != "none":
-        for of_class in settings.values():
-            one_class(name, of_class)
+    for of_class in settings.values():
+        one_class(name, of_class)
     return Postprocess(name, settings)
 
 

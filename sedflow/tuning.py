@@ -18,12 +18,14 @@ from sedflow.evaluation import collar_f1
 from sedflow.events import Event
 from sedflow.postprocess import KINDS, PostprocessError, one_class
 from sedflow.scores import Scores
-from sedflow.stretches import Frames
+from sedflow.stretches import Frames, stretches
 
 OBJECTIVES = ("psds1+psds2", "psds1", "psds2", "collar_f1", "collar_f1_at_0.5")
 
+_INTERSECTION = psds.Criteria(dtc=0.5, gtc=0.5)
 _CSEBBS_STEPS = (0.32, 0.48, 0.64)
 CANDIDATES: dict[str, list[dict]] = {
+    "none": [{}],
     "median_filter": [{"seconds": s} for s in (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 0.9, 1.2, 1.6, 2.0)],
     "frame_median_filter": [{"frames": n} for n in (1, 3, 5, 7, 9, 11, 13, 17, 21, 27)],
     "csebbs": [
@@ -62,8 +64,9 @@ def tune(
 
     Returns
     -------
-    dict    ``name``, ``settings`` per class, ``tuned_on``, ``objective``, ``reached`` and ``untouched`` per class:
-            what ``postprocess.build`` takes and what travels with the detector
+    dict    what ``postprocess.build`` takes and what travels with the detector: ``name``, ``settings`` per class,
+            ``thresholds`` of the best intersection F1 per class (for detections), ``tuned_on``, ``objective``, and the
+            objective ``reached`` with the settings and ``untouched`` without
 
     Raises
     ------
@@ -71,23 +74,29 @@ def tune(
     """
     _check(kind, split, objective)
     check_agreement(scores, truth, durations)
-    told = {"name": kind, "tuned_on": split, "objective": objective}
     frames = Frames.of(scores)
-    if kind == "none":
-        return told | {"settings": {}, "reached": {}, "untouched": {}}
     candidates = [dict(c) for c in (CANDIDATES.get(kind, []) if candidates is None else candidates)]
     if not candidates:
         raise PostprocessError(f"post-processing {kind!r} needs candidates to choose from")
     judge = _Judge(frames, truth, durations, objective)
-    settings, reached, untouched, worth = {}, {}, {}, np.zeros(len(candidates))
+    steps = [one_class(kind, candidate) for candidate in candidates]
+    best, reached, untouched, thresholds, worth = {}, {}, {}, {}, np.zeros(len(steps))
     for label in progress(judge.present):
         values = frames.column(label)
-        tried = np.array([judge(label, *one_class(kind, c)(values, frames)) for c in candidates])
-        settings[label], reached[label] = candidates[int(tried.argmax())], float(tried.max())
+        tried = np.array([judge(label, *step(values, frames)) for step in steps])
+        best[label], reached[label] = int(tried.argmax()), float(tried.max())
         untouched[label], worth = judge(label, values, frames), worth + tried
-    fallback = candidates[int(worth.argmax())]  # a class that validation lacks gets what serves the others best
-    settings = {label: settings.get(label, fallback) for label in frames.classes}
-    return told | {"settings": settings, "reached": reached, "untouched": untouched}
+        thresholds[label] = judge.threshold(label, *steps[best[label]](values, frames))
+    fallback = int(worth.argmax())  # a class that validation lacks gets what serves the others best
+    return {
+        "name": kind,
+        "settings": {label: candidates[best.get(label, fallback)] for label in frames.classes},
+        "thresholds": thresholds,
+        "tuned_on": split,
+        "objective": objective,
+        "reached": reached,
+        "untouched": untouched,
+    }
 
 
 def _check(kind, split, objective):
@@ -96,8 +105,8 @@ def _check(kind, split, objective):
             f"post-processing must not be tuned on {split!r}: the score would be chosen, not measured. "
             "Tune on validation scores and apply the result to the test scores"
         )
-    if kind != "none" and kind not in KINDS:
-        raise PostprocessError(f"no post-processor {kind!r}; there are {['none', *sorted(KINDS)]}")
+    if kind not in KINDS:
+        raise PostprocessError(f"no post-processor {kind!r}; there are {sorted(KINDS)}")
     if objective not in OBJECTIVES:
         raise PostprocessError(f"no objective {objective!r}; there are {list(OBJECTIVES)}")
     if kind == "threshold" and objective != "collar_f1_at_0.5":
@@ -120,3 +129,16 @@ class _Judge:
         wanted = {name: psds.CRITERIA[name] for name in self._objective.split("+")}
         rocs = psds.class_rocs(values, frames, self._index, label, wanted, self._hours)
         return float(np.mean([rocs[name].area(wanted[name].max_efpr) for name in wanted]))
+
+    def threshold(self, label, values, frames) -> float:
+        """Threshold with the best intersection F1, halfway to the next lower score at which a count changes."""
+        found = psds.count(stretches(values, frames), self._index, label, _INTERSECTION)
+        levels, place = np.unique(-found.level, return_inverse=True)  # from high to low
+        hits = np.cumsum(np.bincount(place, found.found, minlength=len(levels)))
+        false = np.cumsum(np.bincount(place, found.false, minlength=len(levels)))
+        events = np.sum(self._index.label == frames.classes.index(label))
+        if not hits.any():
+            return 0.5
+        best = int(np.argmax(2 * hits / (events + hits + false)))
+        lower = -levels[best + 1] if best + 1 < len(levels) else -levels[best] - 1e-3
+        return float((lower - levels[best]) / 2)
