@@ -184,6 +184,11 @@ def _check_stage(system: System, name: str, stage: Stage, where: str) -> None:
         plugins.check("losses", own, f"{at}.losses")
     for spec in stage.augment:
         plugins.check("augment", spec, f"{at}.augment")
+        if set(stage.freeze) == set(encoders) and spec["name"] in plugins.constant("augment", "NEEDS_WAVEFORM"):
+            raise SettingsError(
+                f"{at}.augment: {spec['name']!r} works on the waveform, but every encoder is frozen and only its cached "
+                "features are read; drop it here or use it in a stage that trains the encoder"
+            )
     for frozen in stage.freeze:
         if frozen not in encoders:
             raise SettingsError(f"{at}.freeze: no encoder {frozen!r}{nearest(frozen, encoders)}")

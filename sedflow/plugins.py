@@ -87,6 +87,14 @@ def load(family: str, name: str):
     return getattr(importlib.import_module(module), definition.name)
 
 
+def constant(family: str, name: str):
+    """A module-level constant of a family that is one module, without importing it."""
+    for node in ast.parse((PACKAGE / f"{family}.py").read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Assign) and node.targets[0].id == name:
+            return ast.literal_eval(node.value)
+    raise KeyError(f"sedflow/{family}.py has no constant {name}")
+
+
 def source_file(family: str, name: str) -> Path:
     """The file a plugin lives in."""
     if "." in name:
