@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from sedflow.encoders import CheckpointError
-from sedflow.layers import from_sequential, load_strictly, projection
+from sedflow.layers import CheckpointError, from_sequential, load_strictly, projection
 
 # official files hold every convolution twice: as an attribute and as an entry of a Sequential
 _TWINS = {"net.0.": "conv1.", "net.4.": "conv2."}
