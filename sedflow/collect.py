@@ -133,7 +133,9 @@ def _merge(folder: Path, shards: int, classes: ClassSet):
         raise LabelError(f"{len(twice)} clip names stand for two files, e.g. {twice[0]!r}: {paths}; rename one of them")
     absent = [clip.path for clip in clips if not Path(clip.path).is_file()]
     if absent:
-        raise LabelError(f"{len(absent)} clips of the manifests are not on disk, e.g. {absent[:5]}; prepare their shards again")
+        raise LabelError(
+            f"{len(absent)} clips of the manifests are not on disk, e.g. {absent[:5]}; prepare their shards again"
+        )
     return clips, strong, weak
 
 

@@ -54,7 +54,7 @@ class Recipe:
 class Cut:
     """How recordings of a class are cut into events.
 
-    ``gap`` is the longest pause inside one event in seconds; ``whole`` makes one event from the first to the last sound.
+    ``gap`` is the longest pause inside one event in seconds; ``whole`` makes one event from first to last sound.
     """
 
     gap: float = 0.15
@@ -180,7 +180,7 @@ def soundscapes(
 
 
 def _pool(pieces, source):
-    """role → label → pieces, in an order that does not depend on the file system."""
+    """Pieces by role and label, in an order that does not depend on the file system."""
     pool: dict[str, dict[str, list[Piece]]] = {"foreground": {}, "background": {}}
     for piece in sorted(pieces, key=lambda piece: piece.path):
         pool[piece.role].setdefault(piece.label, []).append(piece)
@@ -195,7 +195,7 @@ def _soundscape(pool, recipe: Recipe, path: Path, source: str, rng) -> tuple[Cli
     count = round(_truncated_normal(rng, *recipe.events))
     drawn = [_draw_event(pool["foreground"], recipe, rng) for _ in range(count)]
     drawn.sort(key=lambda event: event["onset"])  # the order in which JAMS keeps them
-    for redrawn in range(100):
+    for redrawn in range(100):  # noqa: B007 (told in the JAMS)
         waveform, jam, peaks = _generate(background, source_time, drawn, recipe)
         if np.abs(waveform).max() <= SOUNDSCAPE_PEAK:
             break
@@ -208,7 +208,9 @@ def _soundscape(pool, recipe: Recipe, path: Path, source: str, rng) -> tuple[Cli
     audio.write(path, waveform, recipe.sample_rate)
     _save_jams(jam, path, source, redrawn)
     scene = jam.annotations[0].data
-    foreground = [Event(o.time, o.time + o.duration, o.value["label"]) for o in scene if o.value["role"] == "foreground"]
+    foreground = [
+        Event(o.time, o.time + o.duration, o.value["label"]) for o in scene if o.value["role"] == "foreground"
+    ]
     recordings = sorted({background.recording} | {event["piece"].recording for event in drawn})
     clip = Clip(path.stem, path.as_posix(), recipe.seconds, audio.sha256(path), source, tuple(recordings))
     return clip, merge_events(foreground, recipe.merge_gap, recipe.min_seconds)
@@ -279,7 +281,7 @@ def _save_jams(jam, path: Path, source: str, redrawn: int) -> None:
 def _import_scaper():
     # Scaper 1.6.5 uses a name that NumPy 2 dropped
     if not hasattr(np, "Inf"):
-        np.Inf = np.inf
+        np.Inf = np.inf  # noqa: NPY201
     import scaper
 
     return scaper

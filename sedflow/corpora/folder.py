@@ -1,0 +1,281 @@
+"""Your own recordings: a folder with audio and label tables, any sample rate, length and class names.
+
+::
+
+    <path>/audio/**          recordings, in any sub-folders; every name once
+    <path>/strong.tsv        filename onset offset event_label
+    <path>/weak.tsv          filename event_labels (comma-joined)
+    <path>/unlabeled/**      recordings without labels, or unlabeled.tsv with the column filename
+    <path>/validation.tsv    as strong.tsv; without it a share of the recordings of strong.tsv
+    <path>/test.tsv          as strong.tsv; without it another share
+    <path>/classes.txt       one class a line; without it every label found, in order of the alphabet
+
+All but the audio and one training table may be absent. A column ``recording`` in strong.tsv says which files come from
+one recording and must not be torn apart by a split.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import math
+import zlib
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from sedflow import audio
+from sedflow.corpora import Prepared
+from sedflow.events import (
+    AUDIO_SUFFIXES,
+    ClassSet,
+    Clip,
+    Event,
+    LabelError,
+    clip_id,
+    read_events,
+    read_table,
+    read_weak,
+    write_table,
+)
+
+LONGEST_REST_SECONDS = 0.5  # a shorter end of a long recording is left out
+SHORTEST_PART_SECONDS = 0.1  # what a cut leaves of an event, below this, is no event
+WEAK_TOLERANCE = 1.1  # a weak clip may be longer than a training clip by this factor
+
+log = logging.getLogger(__name__)
+
+
+class Folder:
+    """Recordings and labels of a folder.
+
+    Parameters
+    ----------
+    path : str    the folder
+    sample_rate : int    of the clips that are written, Hz
+    seconds : float    longest training clip; longer recordings are cut, labels along
+    classes : str, list of str    file in the folder, or the labels; by default ``classes.txt`` or what the tables name
+    strong, weak, unlabeled, validation, test : str    table (unlabeled: or sub-folder) if called otherwise
+    validation_share, test_share : float    share of the recordings of ``strong`` where there is no table
+    shards : int    jobs
+    seed : int    of the split
+    allow_missing : int    so many recordings named in tables may be absent
+    """
+
+    uses_soundbank = False
+
+    def __init__(  # noqa: PLR0913 (one setting per table)
+        self,
+        *,
+        path: str,
+        sample_rate: int = 16000,
+        seconds: float = 10.0,
+        classes: str | list[str] | None = None,
+        strong: str | None = None,
+        weak: str | None = None,
+        unlabeled: str | None = None,
+        validation: str | None = None,
+        test: str | None = None,
+        validation_share: float = 0.15,
+        test_share: float = 0.15,
+        shards: int = 4,
+        seed: int = 1,
+        allow_missing: int = 0,
+    ):
+        self.path = Path(path)
+        self.sample_rate, self.seconds = sample_rate, seconds
+        self.shards, self.seed, self.allow_missing = shards, seed, allow_missing
+        if not self.path.is_dir():
+            raise LabelError(f"{path}: no such folder; set `path` of the folder corpus to your recordings")
+        given = {"strong": strong, "weak": weak, "unlabeled": unlabeled, "validation": validation, "test": test}
+        self.tables = {name: found for name, file in given.items() if (found := self._table(name, file))}
+        if not {"strong", "weak"} & set(self.tables):
+            raise LabelError(
+                f"{path}: neither strong.tsv nor weak.tsv; training needs one of them (see corpora/folder.py)"
+            )
+        self.classes = self._classes(classes)
+        self.labels = self._labels({"validation": validation_share, "test": test_share})
+        kinds = {"weak": "weak", "unlabeled": "none"}
+        self.sources = {source: kinds.get(source, "strong") for source in self.labels}
+
+    def download(self, raw: Path, mirror: Path | None = None) -> None:
+        """Check every recording and label before anything is made, and list the recordings with their sums."""
+        found, absent = {}, {}
+        paths = self._audio_files()
+        for source, labels in self.labels.items():
+            for clip in labels:
+                (found if clip in paths else absent).setdefault(clip, source)
+        if len(absent) > self.allow_missing:
+            listed = "\n  ".join(f"{clip} ({source})" for clip, source in list(absent.items())[:20])
+            raise LabelError(
+                f"{self.path}: {len(absent)} recordings stand in a table but not in the folder, the settings allow "
+                f"{self.allow_missing}:\n  {listed}\nAdd them, delete their rows, or raise allow_missing"
+            )
+        if absent:
+            log.warning("going on without %d recordings: %s", len(absent), ", ".join(sorted(absent)))
+        twice = [clip for clip in found if len(paths[clip]) > 1]
+        if twice:
+            raise LabelError(
+                f"{self.path}: two files with one name, labels cannot tell them apart: "
+                + "; ".join(" and ".join(str(path) for path in paths[clip]) for clip in twice[:10])
+                + "; rename one of each"
+            )
+        self._check_audio({clip: paths[clip][0] for clip in found})
+        rows = [(path := paths[clip][0], audio.sha256(path), path.stat().st_size) for clip in sorted(found)]
+        write_table(raw / "files.tsv", ("path", "sha256", "bytes"), rows)
+
+    def prepare(self, raw: Path, audio_folder: Path, shard: int) -> Prepared:
+        """Write every ``shards``-th recording of each source as clips."""
+        from tqdm import tqdm
+
+        paths = {clip_id(row["path"]): row["path"] for _, row in read_table(raw / "files.tsv", ("path",))}
+        groups = self._groups()
+        prepared = Prepared()
+        for source, kind in self.sources.items():
+            names = sorted(set(self.labels[source]) & set(paths))[shard :: self.shards]
+            for name in tqdm(names, desc=source, unit="recording", disable=None):
+                labels = self.labels[source][name]
+                for begin, end, clip in self._cut(paths[name], name, source):
+                    clip = self._write(paths[name], audio_folder / source / f"{clip}.flac", source, begin, end)
+                    prepared.clips.append(dataclasses.replace(clip, recordings=(groups[name],)))
+                    if kind == "strong":
+                        prepared.strong[clip.id] = cut_events(labels, begin, begin + clip.seconds)
+                    elif kind == "weak":
+                        prepared.weak[clip.id] = labels
+        return prepared
+
+    def _table(self, name: str, file: str | None) -> Path | None:
+        choices = [file] if file else [f"{name}.tsv", *(["unlabeled"] if name == "unlabeled" else [])]
+        found = [self.path / choice for choice in choices if (self.path / choice).exists()]
+        if file and not found:
+            raise LabelError(f"{self.path / file}: the table that `{name}` names is not there")
+        return found[0] if found else None
+
+    def _classes(self, classes) -> ClassSet:
+        if isinstance(classes, list):
+            return ClassSet(tuple(classes))
+        if classes or (self.path / "classes.txt").is_file():
+            return ClassSet.read(self.path / (classes or "classes.txt"))
+        strong = [read_events(self.tables[name]) for name in ("strong", "validation", "test") if name in self.tables]
+        labels = {event.label for table in strong for events in table.values() for event in events}
+        if "weak" in self.tables:
+            labels |= {label for of_clip in read_weak(self.tables["weak"]).values() for label in of_clip}
+        if not labels:
+            raise LabelError(f"{self.path}: the tables name no label at all; at least one event is needed")
+        return ClassSet(tuple(sorted(labels)))
+
+    def _labels(self, shares: dict[str, float]) -> dict[str, dict]:
+        """Source → recording → its events or labels."""
+        labels = {}
+        if "strong" in self.tables:
+            labels["real_strong"] = read_events(self.tables["strong"], self.classes)
+        if "weak" in self.tables:
+            labels["weak"] = read_weak(self.tables["weak"], self.classes)
+        for source, share in shares.items():
+            if source in self.tables:
+                labels[source] = read_events(self.tables[source], self.classes)
+            else:
+                labels[source] = self._split_off(labels.get("real_strong", {}), source, share)
+        if "unlabeled" in self.tables:
+            labelled = {clip for of_source in labels.values() for clip in of_source}
+            labels["unlabeled"] = dict.fromkeys(clip for clip in self._unlabeled() if clip not in labelled)
+        empty = [source for source, of_source in labels.items() if not of_source]
+        if empty:
+            raise LabelError(f"{self.path}: no recordings for {empty[0]}; its table is empty, fill or delete it")
+        first: dict[str, str] = {}
+        for source, of_source in labels.items():
+            for clip in of_source:
+                if first.setdefault(clip, source) != source:
+                    raise LabelError(
+                        f"{self.path}: {clip!r} stands in {first[clip]} and in {source}; keep it in one table"
+                    )
+        return labels
+
+    def _split_off(self, strong: dict, source: str, share: float) -> dict:
+        """Take a share of the recordings out of ``strong``."""
+        groups = self._groups()
+        names = sorted({groups[clip] for clip in strong})
+        count = max(1, round(share * len(names)))
+        if not 0 < share < 1 or count >= len(names):
+            raise LabelError(
+                f"{self.path}: cannot split {source} off {len(names)} recordings with strong labels (share {share}); "
+                f"write {source}.tsv yourself or label more recordings"
+            )
+        order = np.random.default_rng((self.seed, zlib.crc32(source.encode()))).permutation(len(names))
+        taken = {names[k] for k in order[:count]}
+        split = {clip: strong[clip] for clip in list(strong) if groups[clip] in taken}
+        for clip in split:
+            del strong[clip]
+        return split
+
+    def _groups(self) -> dict[str, str]:
+        """Recording that each file belongs to: its column in strong.tsv, or the file itself."""
+        groups = _Names()
+        if "strong" in self.tables:
+            for _, row in read_table(self.tables["strong"], ("filename",)):
+                if row.get("recording"):
+                    groups[clip_id(row["filename"])] = row["recording"].replace(",", "_")
+        return groups
+
+    def _unlabeled(self) -> Iterable[str]:
+        table = self.tables["unlabeled"]
+        if table.is_dir():
+            return sorted(clip_id(path.name) for path in table.rglob("*") if path.suffix.lower() in AUDIO_SUFFIXES)
+        return [clip_id(row["filename"]) for _, row in read_table(table, ("filename",))]
+
+    def _audio_files(self) -> dict[str, list[Path]]:
+        paths: dict[str, list[Path]] = {}
+        for path in sorted(self.path.rglob("*")):
+            if path.suffix.lower() in AUDIO_SUFFIXES and path.is_file():
+                if {"\t", "\n", "\r"} & set(path.name):
+                    raise LabelError(f"{str(path)!r}: a tab or line break in a file name; rename it")
+                paths.setdefault(clip_id(path.name), []).append(path)
+        return paths
+
+    def _check_audio(self, paths: dict[str, Path]) -> None:
+        seconds = {clip: audio.info(path).seconds for clip, path in paths.items()}
+        for name in ("strong", "validation", "test"):
+            if name in self.tables:
+                known = {clip: seconds.get(clip, math.inf) for clip in read_events(self.tables[name])}
+                read_events(self.tables[name], self.classes, known)
+        for clip in self.labels.get("weak", {}):
+            if seconds.get(clip, 0) > WEAK_TOLERANCE * self.seconds:
+                raise LabelError(
+                    f"{paths[clip]}: {seconds[clip]:.1f} s with weak labels, which would not hold for each part of "
+                    f"{self.seconds:g} s; cut it yourself, label it strongly, or set seconds"
+                )
+
+    def _cut(self, path: str, name: str, source: str):
+        """Yield (begin, end, clip id): the parts of a training recording; validation and test stay whole."""
+        total = audio.info(path).seconds
+        if source in ("validation", "test") or total <= self.seconds + LONGEST_REST_SECONDS or source == "weak":
+            yield 0.0, total if source in ("validation", "test") else min(total, self.seconds), name
+            return
+        for k in range(math.ceil((total - LONGEST_REST_SECONDS) / self.seconds)):
+            yield k * self.seconds, min(total, (k + 1) * self.seconds), f"{name}-{k:03d}"
+
+    def _write(self, path: str, out: Path, source: str, begin: float, end: float) -> Clip:
+        waveform = audio.read(path, self.sample_rate, begin, end - begin)
+        peak = float(np.abs(waveform).max())
+        if peak > 1:  # float files, and full-scale ones after resampling
+            log.info("%s: peak %.2f, lowered by %.1f dB", path, peak, 20 * math.log10(peak))
+            waveform = waveform / np.float32(peak)
+        audio.write(out, waveform, self.sample_rate)
+        return Clip(out.stem, out.as_posix(), len(waveform) / self.sample_rate, audio.sha256(out), source)
+
+
+def cut_events(events: Iterable[Event], begin: float, end: float) -> list[Event]:
+    """The events of a part [begin, end) of a recording, in seconds from ``begin``."""
+    parts = []
+    for event in events:
+        onset, offset = max(event.onset, begin), min(event.offset, end)
+        whole = onset == event.onset and offset == event.offset
+        if offset - onset >= SHORTEST_PART_SECONDS or (whole and offset > onset):
+            parts.append(Event(onset - begin, offset - begin, event.label))
+    return parts
+
+
+class _Names(dict):
+    def __missing__(self, name):
+        return name.replace(",", "_")
