@@ -1,0 +1,74 @@
+"""Every head in half precision, on silence and on much too large embeddings."""
+
+import contextlib
+
+import pytest
+import torch
+
+from sedflow import plugins
+
+DIM = 20
+HEADS = plugins.names("sequence")
+PRECISIONS = {
+    "float32": contextlib.nullcontext,
+    "bfloat16": lambda: torch.autocast("cpu", torch.bfloat16),
+    "float16": lambda: torch.autocast("cpu", torch.float16),
+}
+
+
+def head_of(name):
+    torch.manual_seed(0)
+    return plugins.build("sequence", {"name": name}, DIM)
+
+
+def embeddings_of(frames=60):
+    return torch.randn(2, frames, DIM, generator=torch.Generator().manual_seed(1))
+
+
+def likeness(one, other):
+    """Smallest cosine of any frame."""
+    return torch.nn.functional.cosine_similarity(one.float(), other.float(), dim=-1).min()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", HEADS)
+def test_evaluation_is_deterministic(name):
+    head = head_of(name).eval()
+    assert torch.equal(head(embeddings_of()), head(embeddings_of()))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", HEADS)
+def test_bfloat16_weights_stay_close(name):
+    head = head_of(name).eval()
+    expected = head(embeddings_of())
+    actual = head.bfloat16()(embeddings_of().bfloat16())
+    assert actual.dtype == torch.bfloat16
+    assert likeness(actual, expected) > 0.995
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", HEADS)
+def test_mixed_precision_stays_close(name):
+    head = head_of(name).eval()
+    expected = head(embeddings_of())
+    with torch.autocast("cpu", torch.bfloat16):
+        assert likeness(head(embeddings_of()), expected) > 0.995
+
+
+@pytest.mark.parametrize("scale", [0.0, 1.0, 1e3])
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("name", HEADS)
+def test_output_and_gradients_are_finite(name, precision, scale):
+    head = head_of(name).train()
+    embeddings = (scale * embeddings_of()).requires_grad_()
+    padding_mask = torch.arange(60) < torch.tensor([[60], [33]])
+    with PRECISIONS[precision]():
+        output = head(embeddings, padding_mask)
+    assert output.isfinite().all()
+    if precision == "float16":
+        return  # its gradients need a scaler, which skips a step that overflows
+    output[padding_mask].float().square().mean().backward()
+    gradients = {n: p.grad for n, p in head.named_parameters() if p.requires_grad}
+    assert embeddings.grad.isfinite().all()
+    assert [n for n, gradient in gradients.items() if gradient is None or not gradient.isfinite().all()] == []
