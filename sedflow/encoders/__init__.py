@@ -97,7 +97,7 @@ def part_of(tensors: dict[str, torch.Tensor], part: str) -> dict[str, torch.Tens
     ``part_of(tensors, "seq_model")`` finds the sequence head in a file of EfficientSED or PretrainedSED.
     """
     name_of_part = re.compile(rf"(?:(?:{'|'.join(_WRAPPERS)})\.)*{re.escape(part)}\.(.+)")
-    matches = {name: name_of_part.fullmatch(name) for name in tensors}
+    matches = {name: name_of_part.fullmatch(str(name)) for name in tensors}
     return {match[1]: tensors[name] for name, match in matches.items() if match}
 
 
@@ -116,13 +116,13 @@ def load_strict(module: nn.Module, tensors: dict[str, torch.Tensor], path: str |
     """
     expected = module.state_dict()
     faults = {
-        "missing": sorted(expected.keys() - tensors.keys()),
-        "unexpected": sorted(tensors.keys() - expected.keys()),
-        "of another shape": [
-            f"{name} {tuple(tensors[name].shape)} instead of {tuple(expected[name].shape)}"
+        "missing": expected.keys() - tensors.keys(),
+        "unexpected": tensors.keys() - expected.keys(),
+        "of another shape": {
+            f"{name} {_shape(tensors[name])} instead of {_shape(expected[name])}"
             for name in expected.keys() & tensors.keys()
-            if tensors[name].shape != expected[name].shape
-        ],
+            if _shape(tensors[name]) != _shape(expected[name])
+        },
     }
     if any(faults.values()):
         lines = [f"{path}: the weights do not fit {type(module).__name__}; is it another size or another encoder's?"]
@@ -131,6 +131,10 @@ def load_strict(module: nn.Module, tensors: dict[str, torch.Tensor], path: str |
     module.load_state_dict(tensors)
 
 
-def _shortened(names: list[str]) -> str:
+def _shape(value) -> tuple | str:
+    return tuple(value.shape) if isinstance(value, torch.Tensor) else type(value).__name__
+
+
+def _shortened(names: set[str]) -> str:
     more = f" … and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
     return ", ".join(sorted(names)[:_LISTED]) + more

@@ -101,9 +101,9 @@ class _InvertedResidual(nn.Module):
         expanded, channels_out = channels
         self.residual = stride == (1, 1) and channels_in == channels_out
         depthwise = _ConvNorm(
-            expanded, expanded, kernel, activation(), stride=stride, dilation=dilation, groups=expanded
+            expanded, expanded, kernel, activation(inplace=True), stride=stride, dilation=dilation, groups=expanded
         )
-        expand = [_ConvNorm(channels_in, expanded, 1, activation())] if expanded != channels_in else []
+        expand = [_ConvNorm(channels_in, expanded, 1, activation(inplace=True))] if expanded != channels_in else []
         squeeze = [_SqueezeExcitation(expanded, _channels(expanded // 4))] if excite else []
         self.block = nn.Sequential(*expand, depthwise, *squeeze, _ConvNorm(expanded, channels_out, 1, nn.Identity()))
 
@@ -153,8 +153,8 @@ class MobileNet(nn.Module):
         if strides not in _STRIDES:
             raise ValueError(f"strides {strides!r} is none of {', '.join(_STRIDES)}")
         halve_frequency, halve_time, _ = _STRIDES[strides]
-        self.taps = tuple(taps or ())
-        if not set(self.taps) <= set(range(halve_time[-1], _LAST)):
+        self.taps = set(taps or ())
+        if not self.taps <= set(range(halve_time[-1], _LAST)):
             raise ValueError(f"taps {taps}: only blocks {halve_time[-1]}–{_LAST - 1} have the frame rate of the output")
         self.gain = 10 ** (gain_db / 20)
         self.front_end = LogMel(**_FRONT_ENDS[front_end], jitter=mel_jitter)
@@ -171,7 +171,8 @@ class MobileNet(nn.Module):
 
     def embed(self, mel: torch.Tensor) -> torch.Tensor:
         """Log mel (batch, bands, time) → (batch, frames, dim)."""
-        maps = mel.unsqueeze(1)  # (batch, 1, bands, time)
+        # (batch, 1, bands, time) with the channels last in memory: all maps behind it inherit the faster layout
+        maps = mel.to(self.features[0][0].weight.dtype).unsqueeze(-1).permute(0, 3, 1, 2)
         tapped = []
         for number, layer in enumerate(self.features):
             maps = layer(maps)
@@ -197,7 +198,8 @@ class MobileNet(nn.Module):
         """
         tensors = read_checkpoint(path)
         features = part_of(tensors, "features")
-        load_strict(self.features, {name.replace(".conc_se_layers.0.", "."): features[name] for name in features}, path)
+        renamed = {"features." + name.replace(".conc_se_layers.0.", "."): features[name] for name in features}
+        load_strict(self, renamed, path)
         return [name for name in tensors if ".features." not in "." + name]
 
 
@@ -205,7 +207,7 @@ def _features(width: float, halve_frequency: tuple, halve_time: tuple, dilate_be
     """Stem, blocks and last convolution, numbered as in the official files."""
     strides = [(1 + (layer in halve_frequency), 1 + (layer in halve_time)) for layer in range(_LAST)]
     channels = _channels(16 * width)
-    layers = [_ConvNorm(1, channels, 3, nn.Hardswish(), stride=strides[0])]
+    layers = [_ConvNorm(1, channels, 3, nn.Hardswish(inplace=True), stride=strides[0])]
     for layer, (kernel, expanded, out, excite, activation) in enumerate(_BLOCKS, start=1):
         block = _InvertedResidual(
             channels,
@@ -218,4 +220,4 @@ def _features(width: float, halve_frequency: tuple, halve_time: tuple, dilate_be
         )
         channels = _channels(out * width)
         layers.append(block)
-    return nn.Sequential(*layers, _ConvNorm(channels, 6 * channels, 1, nn.Hardswish()))
+    return nn.Sequential(*layers, _ConvNorm(channels, 6 * channels, 1, nn.Hardswish(inplace=True)))

@@ -1,0 +1,179 @@
+"""What every encoder in the folder holds, and the reading of weights that they share."""
+
+import copy
+import functools
+import os
+import pickle
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from sedflow import plugins
+from sedflow.encoders import CheckpointError, load_strict, part_of, read_checkpoint
+from sedflow.frames import FrameGrid
+
+NAMES = plugins.names("encoders")
+# where an encoder has such a setting, it is tested at this size
+SMALL = {"width": 0.4, "layers": 2, "depth": 2}
+
+
+@functools.cache
+def small_encoder(name):
+    settings = {key: value for key, value in SMALL.items() if key in plugins.settings_of("encoders", name)}
+    torch.manual_seed(0)
+    return plugins.build("encoders", {"name": name, **settings})
+
+
+@pytest.fixture(params=NAMES)
+def encoder(request):
+    encoder = small_encoder(request.param)
+    encoder.zero_grad()
+    return encoder.eval()
+
+
+def noise(encoder, clips, seconds, seed=0):
+    samples = round(seconds * encoder.sample_rate)
+    return 0.1 * torch.randn(clips, samples, generator=torch.Generator().manual_seed(seed))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("seconds", [0.1, 0.37, 1.0, 2.0031, 9.99, 10.0, 10.25, 30.0])
+def test_frames_are_what_the_grid_predicts(encoder, seconds):
+    waveform = noise(encoder, 1, seconds)
+    frames = FrameGrid(encoder.frame_rate).frames(waveform.shape[1] / encoder.sample_rate)
+    embeddings = encoder(waveform)
+    assert embeddings.shape == (1, frames, encoder.dim)
+    assert embeddings.isfinite().all()
+
+
+@torch.no_grad()
+def test_batch_mates_do_not_change_a_clip(encoder):
+    clip = noise(encoder, 1, 2.0)
+    alone = encoder(clip)
+    for loudness in (0.0, 1e-4, 10.0):
+        among = encoder(torch.cat([clip, loudness * noise(encoder, 2, 2.0, seed=1)]))
+        torch.testing.assert_close(among[:1], alone, rtol=1e-4, atol=1e-4)
+
+
+def test_gradient_reaches_the_first_layer(encoder):
+    encoder(noise(encoder, 2, 1.0)).square().mean().backward()
+    first = [parameter for parameter in encoder.layers()[0].parameters() if parameter.requires_grad]
+    assert first
+    assert all(parameter.grad is not None and parameter.grad.abs().sum() > 0 for parameter in first)
+
+
+def test_layers_hold_every_trainable_parameter_once(encoder):
+    held = [id(parameter) for layer in encoder.layers() for parameter in layer.parameters() if parameter.requires_grad]
+    trainable = [id(parameter) for parameter in encoder.parameters() if parameter.requires_grad]
+    assert sorted(held) == sorted(trainable)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", ["silent", "loud", "clipped", "one click"])
+def test_half_precision_stays_finite(encoder, kind):
+    waveform = noise(encoder, 1, 1.0)
+    if kind == "clipped":
+        waveform = (100 * waveform).clamp(-1, 1)
+    elif kind == "loud":
+        waveform = 1000 * waveform
+    else:
+        waveform = torch.zeros_like(waveform)
+        waveform[0, 100] = float(kind == "one click")
+    with torch.autocast("cpu", torch.bfloat16):
+        assert encoder(waveform).isfinite().all()
+
+
+def test_overfits_a_tiny_batch(encoder):
+    torch.manual_seed(0)
+    copied = copy.deepcopy(encoder).train()
+    waveform = noise(copied, 4, 1.0)
+    wanted = torch.tensor([0.0, 1.0, 0.0, 1.0])
+    reading = torch.nn.Linear(copied.dim, 1)
+    optimizer = torch.optim.Adam([*copied.parameters(), *reading.parameters()], lr=1e-3)
+    losses = []
+    for _ in range(40):
+        logits = reading(copied(waveform)).mean(dim=(1, 2))
+        loss = torch.nn.functional.binary_cross_entropy_with_logits(logits, wanted)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.3 * losses[0], losses
+
+
+def test_another_networks_weights_are_refused(encoder, tmp_path):
+    path = tmp_path / "other.safetensors"
+    save_file({"conv.weight": torch.zeros(3)}, path)
+    with pytest.raises(CheckpointError, match=r"other\.safetensors"):
+        encoder.load_official(path)
+
+
+class RunsCode:
+    def __reduce__(self):
+        return os.getcwd, ()
+
+
+def unreadable(folder):
+    """Files that are no weights, by what is wrong with them."""
+    weights = folder / "whole.pt"
+    torch.save({"a": torch.zeros(1000)}, weights)
+    files = {
+        "no such file": None,
+        "empty": b"",
+        "truncated": weights.read_bytes()[:2000],
+        "not a checkpoint": b"<html>rate limit exceeded</html>",
+        "would run": pickle.dumps({"a": RunsCode()}, protocol=2),
+    }
+    for complaint, content in files.items():
+        path = folder / f"{complaint.replace(' ', '_')}.pt"
+        if content is not None:
+            path.write_bytes(content)
+        yield complaint, path
+
+
+def test_what_is_no_checkpoint_is_named_with_the_reason(tmp_path):
+    for complaint, path in unreadable(tmp_path):
+        with pytest.raises(CheckpointError) as refusal:
+            read_checkpoint(path)
+        assert complaint in str(refusal.value)
+        assert str(path) in str(refusal.value)
+
+
+def test_a_damaged_safetensors_file_is_named(tmp_path):
+    path = tmp_path / "cut.safetensors"
+    save_file({"a": torch.zeros(1000)}, path)
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(CheckpointError, match="truncated or damaged"):
+        read_checkpoint(path)
+
+
+def test_a_checkpoint_that_runs_code_from_a_zip_is_refused(tmp_path):
+    path = tmp_path / "code.pt"
+    torch.save({"a": RunsCode()}, path)
+    with pytest.raises(CheckpointError, match=r"would run .*getcwd"):
+        read_checkpoint(path)
+
+
+def test_both_formats_give_the_same_tensors(tmp_path):
+    tensors = {"a.weight": torch.arange(6.0).reshape(2, 3)}
+    torch.save(tensors, tmp_path / "a.pt")
+    save_file(tensors, tmp_path / "a.safetensors")
+    for name in ("a.pt", "a.safetensors"):
+        torch.testing.assert_close(read_checkpoint(tmp_path / name), tensors)
+
+
+def test_every_misfit_is_listed_and_nothing_is_loaded():
+    module = torch.nn.Linear(2, 3)
+    before = module.weight.clone()
+    with pytest.raises(CheckpointError) as refusal:
+        load_strict(module, {"weight": torch.zeros(2, 2), "gain": torch.zeros(1)}, "file.pt")
+    message = str(refusal.value)
+    for part in ("file.pt", "1 missing: bias", "1 unexpected: gain", "weight (2, 2) instead of (3, 2)"):
+        assert part in message
+    assert torch.equal(module.weight, before)
+
+
+def test_a_part_is_found_behind_wrappers_names_only():
+    tensors = {"net.model.features.0.weight": 1, "features.1.weight": 2, "other.features.2.weight": 3}
+    assert part_of(tensors, "features") == {"0.weight": 1, "1.weight": 2}
