@@ -41,8 +41,8 @@ install_system_packages() {
     say "missing on this system: ${missing//$'\n'/, }"
     if [ "$(id -u)" != 0 ] && sudo -n true 2>/dev/null; then as_root=(sudo -n); fi
     if ! command -v apt-get >/dev/null || { [ "$(id -u)" != 0 ] && [ ${#as_root[@]} = 0 ]; }; then
-        say "They cannot be installed from here (that needs apt and root). Either ask for"
-        say "    sudo apt-get install ${system_packages[*]}"
+        say "To install it, apt and root are needed. Either ask an administrator for"
+        say "    apt-get install ${system_packages[*]}"
         say "or use conda, which needs no root:"
         say "    conda env create -f envs/conda.yaml && conda activate sedflow && make install"
         exit 1
@@ -86,7 +86,7 @@ if [ -n "${CONDA_PREFIX:-}" ]; then # conda keeps sox.h and libsox to itself
 fi
 install_system_packages
 python=$(find_python)
-say "installing into .venv with $("$python" --version) (some minutes, about 8 GB)"
+say "installing into .venv with $("$python" --version) (some minutes, about 6 GB)"
 "$python" -m venv .venv
 if ! install_with_uv 2>"$log"; then
     say "uv could not (see $log); trying pip, which takes longer"
