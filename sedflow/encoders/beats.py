@@ -1,0 +1,388 @@
+"""BEATs: a transformer over 16 × 16 patches of a Kaldi filter bank, its tokens pooled to frames."""
+
+from __future__ import annotations
+
+import math
+import re
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sedflow.encoders import CheckpointError, load_strict, read_checkpoint
+from sedflow.frames import FrameGrid
+from sedflow.official import module_tensors
+from sedflow.spectrogram import KaldiFbank
+from sedflow.waveform import checked, in_windows, padded
+
+_PATCH = 16  # filter bank frames and bands; eight patches stand on each other in a time step
+_HEIGHT = KaldiFbank.bands // _PATCH
+_STEP = _PATCH * KaldiFbank.hop  # samples
+_MEAN, _SPREAD = 15.41663, 6.55582
+
+# BEATs base in the words of the official configuration …
+_BASE = {
+    "embed_dim": 512,
+    "encoder_ffn_embed_dim": 3072,
+    "conv_pos": 128,
+    "conv_pos_groups": 16,
+    "num_buckets": 320,
+    "max_distance": 800,
+    "dropout": 0.0,
+    "attention_dropout": 0.0,
+    "activation_dropout": 0.0,
+    "dropout_input": 0.0,
+    "encoder_layerdrop": 0.05,
+}
+_TRAINING = ("dropout", "attention_dropout", "activation_dropout", "dropout_input", "encoder_layerdrop")
+# … where it has names of ours …
+_SIZES = {"encoder_embed_dim": "dim", "encoder_layers": "depth", "encoder_attention_heads": "heads"}
+# … and what all published files have in common: nothing else is implemented
+_COMMON = {
+    "input_patch_size": _PATCH,
+    "conv_bias": False,
+    "activation_fn": "gelu",
+    "layer_norm_first": False,
+    "deep_norm": True,
+    "relative_position_embedding": True,
+    "gru_rel_pos": True,
+}
+# beginnings of official names, the longer ones first; both spellings of weight norm
+_NAMES = {
+    "encoder.layers.": "blocks.",
+    "encoder.layer_norm.": "embedding.encoder_layer_norm.",
+    "encoder.pos_conv.0.parametrizations.weight.original0": "embedding.pos_conv.weight_g",
+    "encoder.pos_conv.0.parametrizations.weight.original1": "embedding.pos_conv.weight_v",
+    "encoder.pos_conv.0.": "embedding.pos_conv.",
+    "layer_norm.": "embedding.layer_norm.",
+    "post_extract_proj.": "embedding.post_extract_proj.",
+}
+
+
+class BEATs(nn.Module):
+    """BEATs base.
+
+    Parameters
+    ----------
+    dim, depth, heads : int
+    tokens : str
+        How tokens become frames. "pooled": the flat sequence, time-major, eight patches per time step, is averaged
+        adaptively, as published systems do: a frame sees some of the patches of its step. "time": each step's eight
+        patches are averaged first.
+    frame_rate : float
+        Frames per second. Published: 25 (AudioSet-Strong), 15.6 (156 frames per 10 s, the DCASE baselines).
+    window_seconds : float
+        Longer clips are read in overlapping windows of this length. The official code reads any length in one piece.
+    cfg : dict, optional
+        Entries of the official configuration that differ from BEATs base's.
+
+    Source
+    ------
+    microsoft/unilm 768a3c8 beats; fschmid56/PretrainedSED 1aa47e4 models/beats
+    """
+
+    sample_rate = 16000
+
+    def __init__(
+        self,
+        *,
+        dim: int = 768,
+        depth: int = 12,
+        heads: int = 12,
+        tokens: str = "pooled",
+        frame_rate: float = 25.0,
+        window_seconds: float = 10.0,
+        cfg: dict | None = None,
+    ):
+        super().__init__()
+        unknown = (cfg or {}).keys() - _BASE.keys()
+        if unknown:
+            raise ValueError(f"cfg has {', '.join(sorted(unknown))}; known are {', '.join(_BASE)}")
+        if tokens not in ("pooled", "time"):
+            raise ValueError(f"tokens {tokens!r} is neither 'pooled' nor 'time'")
+        self.dim, self.frame_rate, self.pool_steps = dim, frame_rate, tokens == "time"
+        self.grid = FrameGrid(frame_rate)
+        self.reach = self.grid.frames(window_seconds)
+        self.cfg = _BASE | (cfg or {})
+        self.sizes = {"dim": dim, "depth": depth, "heads": heads}
+        self.filter_bank = KaldiFbank(self.sample_rate)
+        self.embedding = _Embedding(dim, heads, self.cfg)
+        self.blocks = nn.ModuleList(_Block(dim, depth, heads, self.cfg) for _ in range(depth))
+        # the classifier of a fine-tuned file: kept, not trained, not needed for embeddings
+        self.register_buffer("predictor_weight", None, persistent=False)
+        self.register_buffer("predictor_bias", None, persistent=False)
+
+    def forward(self, waveform: Tensor) -> Tensor:
+        """(batch, samples) → (batch, frames, dim)."""
+        waveform = checked(waveform, self.sample_rate)
+        frames = self.grid.frames(waveform.shape[1] / self.sample_rate)
+        if frames > self.reach + 1:
+            return in_windows(self._frames, waveform, self.sample_rate, self.grid, self.reach)
+        return self._frames(waveform, frames)
+
+    def _frames(self, waveform: Tensor, frames: int) -> Tensor:
+        # time is stretched by half a step at most; 10 s are 62 steps, as published
+        steps = max(1, math.ceil(waveform.shape[1] / _STEP - 0.5))
+        tokens = self.tokens(padded(waveform, steps * _STEP + KaldiFbank.window - KaldiFbank.hop))
+        if self.pool_steps:
+            tokens = tokens.unflatten(1, (-1, _HEIGHT)).mean(dim=2)
+        return F.adaptive_avg_pool1d(tokens.transpose(1, 2), frames).transpose(1, 2)
+
+    def tokens(self, waveform: Tensor, padding: Tensor | None = None) -> Tensor:
+        """The official sequence (batch, tokens, dim), time-major: 496 tokens for 10 s.
+
+        Parameters
+        ----------
+        waveform : (batch, samples)
+        padding : (batch, samples) bool, optional    True where a clip is padding
+        """
+        features = self.features(waveform)
+        return self.encode(features, None if padding is None else token_padding(padding, features.shape[1]))
+
+    def features(self, waveform: Tensor) -> Tensor:
+        """(batch, samples) → (batch, time, bands), the filter bank shifted and scaled."""
+        return (self.filter_bank(waveform) - _MEAN) / (2 * _SPREAD)
+
+    def encode(self, features: Tensor, padding: Tensor | None = None) -> Tensor:
+        """Features (batch, time, bands) → tokens (batch, 8 · (time // 16), dim); ``padding`` (batch, tokens) bool."""
+        tokens = self.embedding(features, padding)
+        bias = self.embedding.relative_bias(tokens.shape[1]).to(_precision(tokens))
+        hidden = None if padding is None else padding[:, None, None, :]
+        # outside training, the attention masks of all clips and blocks share one piece of memory
+        mask = torch.empty_like(bias) if hidden is None and not torch.is_grad_enabled() else None
+        for block in self.blocks:
+            tokens = block(tokens, bias, hidden, mask)
+        return tokens
+
+    def class_probabilities(self, waveform: Tensor) -> Tensor:
+        """What a fine-tuned checkpoint says about a clip, (batch, classes), in the order of its own label list."""
+        if self.predictor_weight is None:
+            raise ValueError("these weights have no classifier; load a fine-tuned BEATs file")
+        logits = F.linear(self.tokens(checked(waveform, self.sample_rate)), self.predictor_weight, self.predictor_bias)
+        return logits.mean(dim=1).sigmoid()
+
+    def layers(self) -> list[nn.Module]:
+        """Patches with positions, the blocks."""
+        return [self.embedding, *self.blocks]
+
+    def load_official(self, path: str | Path, network: str = "teacher") -> list[str]:
+        """Load BEATs from a file of Microsoft's (self-supervised or fine-tuned) or of PretrainedSED.
+
+        Parameters
+        ----------
+        network : str    "teacher" or "student", where the file holds both
+
+        Returns
+        -------
+        list of str
+            Names in the file that embeddings do not need: classifier, heads, the other network.
+
+        Raises
+        ------
+        CheckpointError    unreadable, or not a BEATs of this size and configuration
+        """
+        content = read_checkpoint(path)
+        tensors, others = module_tensors(content, "patch_embedding.weight", path, network=network)
+        self._check_configuration(content.get("cfg") or {}, path)
+        predictor = [tensors.pop(f"predictor.{part}", None) for part in ("weight", "bias")]
+        load_strict(self, _our_tensors(tensors, path), path)
+        self.predictor_weight, self.predictor_bias = predictor
+        return others + ["predictor.weight", "predictor.bias"] * (predictor[0] is not None)
+
+    def _check_configuration(self, cfg: dict, path) -> None:
+        """Refuse a file whose configuration is not the encoder's, where the shapes of tensors would not tell."""
+        ours = self.cfg | _COMMON | {official: self.sizes[name] for official, name in _SIZES.items()}
+        differing = [
+            f"{_SIZES.get(name, name)} {cfg[name]!r}, the encoder {ours[name]!r}"
+            for name in ours
+            if name in cfg and name not in _TRAINING and cfg[name] != ours[name]
+        ]
+        if differing:
+            raise CheckpointError(f"{path}: the file has {'; '.join(differing)}; build the encoder as the file says")
+
+
+class _Embedding(nn.Module):
+    """Filter bank → patches, projected, with convolutional positions; and the relative positions of all blocks."""
+
+    def __init__(self, dim, heads, cfg):
+        super().__init__()
+        self.dropout_input, self.dropout = cfg["dropout_input"], cfg["dropout"]
+        self.buckets, self.max_distance = cfg["num_buckets"], cfg["max_distance"]
+        self.patch_embedding = nn.Linear(_PATCH * _PATCH, cfg["embed_dim"], bias=False)
+        self.layer_norm = nn.LayerNorm(cfg["embed_dim"])
+        self.post_extract_proj = nn.Linear(cfg["embed_dim"], dim) if cfg["embed_dim"] != dim else nn.Identity()
+        self.pos_conv = _PositionConvolution(dim, cfg["conv_pos"], cfg["conv_pos_groups"])
+        self.encoder_layer_norm = nn.LayerNorm(dim)
+        self.relative_attention_bias = nn.Embedding(self.buckets, heads)
+
+    def forward(self, features, padding):
+        steps = features.shape[1] // _PATCH
+        patches = features[:, : steps * _PATCH].unflatten(1, (steps, _PATCH)).unflatten(3, (_HEIGHT, _PATCH))
+        patches = patches.transpose(2, 3).flatten(3).flatten(1, 2)  # (batch, steps · height, 16 · 16)
+        tokens = self.layer_norm(self.patch_embedding(patches.to(self.patch_embedding.weight.dtype)))
+        tokens = F.dropout(self.post_extract_proj(tokens), self.dropout_input, self.training)
+        if padding is not None:
+            tokens = tokens.masked_fill(padding.unsqueeze(2), 0)
+        return F.dropout(self.encoder_layer_norm(tokens + self.pos_conv(tokens)), self.dropout, self.training)
+
+    def relative_bias(self, count):
+        """What attention adds for a query at i and a key at j before it is gated, (1, heads, count, count)."""
+        distances = torch.arange(1 - count, count, device=self.relative_attention_bias.weight.device)
+        by_distance = self.relative_attention_bias(relative_bucket(distances, self.buckets, self.max_distance))
+        # row i begins at distance -i
+        return by_distance.T.unfold(1, count, 1).flip(1).unsqueeze(0)
+
+
+class _PositionConvolution(nn.Module):
+    """A grouped convolution along the tokens, its weights normalised tap by tap, and GELU."""
+
+    def __init__(self, dim, taps, groups):
+        super().__init__()
+        self.groups = groups
+        self.weight_v = nn.Parameter(torch.empty(dim, dim // groups, taps))
+        nn.init.normal_(self.weight_v, std=math.sqrt(4 / (taps * dim)))
+        self.weight_g = nn.Parameter(torch.linalg.vector_norm(self.weight_v.detach(), dim=(0, 1), keepdim=True))
+        self.bias = nn.Parameter(torch.zeros(dim))
+        self._prepared = (None, None)
+
+    def forward(self, tokens):
+        # (batch, dim, 1, tokens) with dim last in memory, which is how tokens lie there already
+        maps = tokens.transpose(1, 2).unsqueeze(2)
+        taps = self.weight_v.shape[2]
+        maps = F.conv2d(maps, self._weight(), self.bias, padding=(0, taps // 2), groups=self.groups)
+        return F.gelu(maps[..., : tokens.shape[1]].squeeze(2).transpose(1, 2))
+
+    def _weight(self):
+        """(dim, dim / groups, 1, taps); outside training it is prepared once."""
+        parameters = (self.weight_g, self.weight_v)
+        if torch.is_grad_enabled() or any(parameter.is_inference() for parameter in parameters):
+            return self._normalised()
+        state = [(parameter.data_ptr(), parameter._version, parameter.dtype) for parameter in parameters]
+        if self._prepared[0] != state:
+            self._prepared = (state, self._normalised())
+        return self._prepared[1]
+
+    def _normalised(self):
+        direction = self.weight_v.float()
+        norm = direction.flatten(0, 1).square().sum(dim=0).sqrt()
+        weight = (direction * (self.weight_g.float() / norm)).to(self.weight_v.dtype)
+        return weight.unsqueeze(2).contiguous(memory_format=torch.channels_last)
+
+
+class _Block(nn.Module):
+    """Attention and a two-layer perceptron, each with a residual that deep norm scales up, and a norm behind it."""
+
+    def __init__(self, dim, depth, heads, cfg):
+        super().__init__()
+        self.alpha = (2 * depth) ** 0.25
+        self.dropout, self.activation_dropout = cfg["dropout"], cfg["activation_dropout"]
+        self.layer_drop = cfg["encoder_layerdrop"]
+        self.self_attn = _Attention(dim, heads, cfg["attention_dropout"])
+        self.self_attn_layer_norm = nn.LayerNorm(dim)
+        self.fc1 = nn.Linear(dim, cfg["encoder_ffn_embed_dim"])
+        self.fc2 = nn.Linear(cfg["encoder_ffn_embed_dim"], dim)
+        self.final_layer_norm = nn.LayerNorm(dim)
+        for layer in (self.self_attn.out_proj, self.fc1, self.fc2):
+            nn.init.xavier_normal_(layer.weight, gain=(8 * depth) ** -0.25)
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, tokens, bias, hidden, mask):
+        attended = F.dropout(self.self_attn(tokens, bias, hidden, mask), self.dropout, self.training)
+        middle = self.self_attn_layer_norm(torch.add(attended, tokens, alpha=self.alpha))
+        wide = F.dropout(F.gelu(self.fc1(middle)), self.activation_dropout, self.training)
+        narrow = F.dropout(self.fc2(wide), self.dropout, self.training)
+        output = self.final_layer_norm(torch.add(narrow, middle, alpha=self.alpha))
+        if self.training and self.layer_drop:
+            # computed in any case: every parameter has a gradient, which distributed training waits for
+            return torch.where(torch.rand((), device=tokens.device) < self.layer_drop, tokens.to(output.dtype), output)
+        return output
+
+
+class _Attention(nn.Module):
+    """Attention with relative positions that each query gates.
+
+    A gate has two halves a and b, sums of four of the eight outputs of ``grep_linear``; the bias counts
+    a · (b · grep_a - 1) + 2 times.
+    """
+
+    def __init__(self, dim, heads, dropout):
+        super().__init__()
+        self.heads, self.dropout = heads, dropout
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.out_proj = nn.Linear(dim, dim)
+        self.grep_linear = nn.Linear(dim // heads, 8)
+        self.grep_a = nn.Parameter(torch.ones(1, heads, 1, 1))
+
+    def forward(self, tokens, bias, hidden, mask):
+        queries, keys, values = self.qkv(tokens).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        # eight outputs summed in groups of four are two outputs of summed weights
+        weight, offset = self.grep_linear.weight.unflatten(0, (2, 4)).sum(1), self.grep_linear.bias.view(2, 4).sum(1)
+        first, second = F.linear(queries, weight, offset).sigmoid().split(1, dim=3)
+        gate = (first * (second * self.grep_a - 1.0) + 2.0).to(queries.dtype)  # (batch, heads, queries, 1)
+        if mask is None:
+            biased = gate * bias
+            if hidden is not None:
+                biased = biased.masked_fill(hidden, torch.finfo(biased.dtype).min)
+            mixed = self._mixed(queries, keys, values, biased)
+        else:
+            clips = zip(queries.split(1), keys.split(1), values.split(1), gate.split(1), strict=True)
+            mixed = torch.cat([self._mixed(q, k, v, torch.mul(g, bias, out=mask)) for q, k, v, g in clips])
+        return self.out_proj(mixed.transpose(1, 2).flatten(2))
+
+    def _mixed(self, queries, keys, values, biased):
+        dropout = self.dropout if self.training else 0.0
+        return F.scaled_dot_product_attention(queries, keys, values, attn_mask=biased, dropout_p=dropout)
+
+
+def _precision(tokens: Tensor) -> torch.dtype:
+    """What matrix products of these tokens are computed in."""
+    device = tokens.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else tokens.dtype
+
+
+def relative_bucket(distance: Tensor, buckets: int, max_distance: int) -> Tensor:
+    """Row of the relative position table for key minus query: exact when near, logarithmic up to ``max_distance``."""
+    side = buckets // 2
+    exact = side // 2
+    far = torch.log(distance.abs().clamp(min=1).float() / exact) / math.log(max_distance / exact) * (side - exact)
+    far = (exact + far.long()).clamp(max=side - 1)
+    return (distance > 0) * side + torch.where(distance.abs() < exact, distance.abs(), far)
+
+
+def token_padding(padding: Tensor, frames: int) -> Tensor:
+    """Samples (batch, samples) bool → tokens: one is padding if all it is made of is."""
+    for count in (frames, frames // _PATCH * _HEIGHT):
+        padding = padding[:, : padding.shape[1] // count * count].unflatten(1, (count, -1)).all(dim=2)
+    return padding
+
+
+def _our_tensors(official: dict[str, Tensor], path) -> dict[str, Tensor]:
+    """By our names: one table of relative positions; queries, keys and values in one layer; taps normalised by hand."""
+    ours, tables, projections = {}, [], {}
+    for name, tensor in official.items():
+        projection = re.fullmatch(r"encoder\.layers\.(\d+)\.self_attn\.([qkv])_proj\.(weight|bias)", name)
+        if name.endswith(".relative_attention_bias.weight"):
+            tables.append(tensor)
+        elif projection:
+            block, letter, kind = projection.groups()
+            projections.setdefault(f"blocks.{block}.self_attn.qkv.{kind}", {})[letter] = tensor
+        elif name == "patch_embedding.weight":
+            ours["embedding.patch_embedding.weight"] = tensor.flatten(1)
+        else:
+            ours[_our_name(name)] = tensor
+    if not all(torch.equal(table, tables[0]) for table in tables):
+        raise CheckpointError(f"{path}: its blocks have different relative positions; published BEATs share one table")
+    if tables:
+        ours["embedding.relative_attention_bias.weight"] = tables[0]
+    for name, parts in projections.items():
+        # what is missing stays missing, for load_strict to say so
+        ours |= {name: torch.cat([parts[letter] for letter in "qkv"])} if len(parts) == 3 else {}
+    return ours
+
+
+def _our_name(name: str) -> str:
+    for official, ours in _NAMES.items():
+        if name.startswith(official):
+            return ours + name.removeprefix(official)
+    return name

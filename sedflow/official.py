@@ -1,0 +1,77 @@
+"""Official checkpoints: where in the file the tensors of one module stand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+from sedflow.encoders import CheckpointError
+
+# buffers that a profiler left in some published files
+_PROFILER = ("total_ops", "total_params")
+
+
+def module_tensors(
+    content: dict, anchor: str, path: str | Path, *, network: str = "teacher", without: tuple[str, ...] = ()
+) -> tuple[dict[str, torch.Tensor], list[str]]:
+    """Pick one module's tensors out of a checkpoint, whatever stands around them.
+
+    Parameters
+    ----------
+    content : dict    what `read_checkpoint` gave: tensors, or dicts of tensors, by name
+    anchor : str    a name the module certainly has; what precedes it in the file is the prefix of all its names
+    path : path    for the message
+    network : str    "teacher" or "student", where the file holds both
+    without : tuple of str    prefixes of other modules that have the anchor too
+
+    Returns
+    -------
+    dict
+        The module's tensors, without the prefix.
+    list of str
+        The names of everything else.
+
+    Raises
+    ------
+    CheckpointError    no such module, or several and none is the one asked for
+    """
+    named = dict(_flat(content))
+    prefixes = [name.removesuffix(anchor) for name in named if name == anchor or name.endswith("." + anchor)]
+    prefixes = [prefix for prefix in prefixes if not prefix.endswith(without)] if without else prefixes
+    ours = [prefix for prefix in prefixes if _role(prefix) in (network, None)]
+    if not ours:
+        kind = f"no {network} in it, only " + ", ".join(prefixes) if prefixes else f"no tensor {anchor} in it"
+        raise CheckpointError(f"{path}: {kind}; is it another encoder's file?")
+    ours.sort(key=lambda prefix: (_role(prefix) != network, len(prefix)))
+    first = ours[0]
+    for other in ours[1:]:
+        # Lightning files of ATST-SED hold each network twice
+        if _role(other) == _role(first) and not torch.equal(named[first + anchor], named[other + anchor]):
+            raise CheckpointError(
+                f"{path}: {first!r} and {other!r} are different weights; keep one of them in the file"
+            )
+    tensors = {
+        name.removeprefix(first): tensor
+        for name, tensor in named.items()
+        if name.startswith(first) and not name.endswith(_PROFILER)
+    }
+    return tensors, sorted(named.keys() - {first + name for name in tensors})
+
+
+def _flat(content: dict, prefix: str = "") -> Iterator[tuple[str, torch.Tensor]]:
+    """Tensors by their full names; settings and the like are passed over."""
+    for name, value in content.items():
+        if isinstance(value, torch.Tensor):
+            yield f"{prefix}{name}", value
+        elif isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{name}.")
+
+
+def _role(prefix: str) -> str | None:
+    """Whose weights they are: "sed_teacher.", "model.teacher.encoder." … → "teacher"."""
+    for part in prefix.split("."):
+        if part.removeprefix("sed_") in ("student", "teacher"):
+            return part.removeprefix("sed_")
+    return None
