@@ -7,28 +7,40 @@ out of all averages and named under ``classes_without_truth``.
 - ``collar_f1``: a detection is right when its onset lies within 200 ms of a true event's and its offset within
   200 ms or 20 % of the event's length, whichever is more; each event is matched once. F1 at a threshold (``at_0.5``)
   and at the best threshold of each class (``best``; an optimistic number, since it is chosen on the same clips).
+- ``onset_f1``: the same by onset alone (DCASE 2016 Task 2 takes its micro average).
 - ``segment_f1``: the clip is cut into seconds; a second is right when detection and truth both touch it.
+- ``segment_error_rate``: over those seconds, (substitutions + deletions + insertions) / true activity, all classes
+  together; 0 is perfect and it may exceed 1.
 - ``intersection_f1``: as in PSDS, half of a detection must lie on events, half of an event under detections.
 - ``segment_mpauc_max_fpr_0.1``: the ROC over seconds, its area up to a false positive rate of 0.1, divided by 0.1.
+- ``clip_map``, ``clip_d_prime``: whole clips, tagged by their highest frame: average precision, and how many standard
+  deviations lie between clips with and without the class.
 
-``macro_average`` weighs classes alike, ``micro_average`` pools their counts.
+``macro_average`` and ``mean`` weigh classes alike, ``micro_average`` pools their counts. A number that is not defined
+(a class that sounds in every clip has no false positive rate) is None and left out of the mean.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
+from sedflow import counting
 from sedflow import psds as psds_counting
 from sedflow.agreement import check_agreement
+from sedflow.counting import Collar
 from sedflow.events import Event
-from sedflow.psds import CRITERIA, Curve
+from sedflow.psds import CRITERIA, Criteria, Curve
 from sedflow.scores import Scores
 from sedflow.stretches import Frames
+from sedflow.tallies import Tally, f1_table
+from sedflow.truth import Truth
 
-COLLAR = {"onset_collar": 0.2, "offset_collar": 0.2, "offset_collar_rate": 0.2}
-INTERSECTION = {"dtc_threshold": 0.5, "gtc_threshold": 0.5}
+COLLAR = Collar(onset=0.2, offset=0.2, rate=0.2)
+ONSET = Collar(onset=0.2)
+INTERSECTION = Criteria(dtc=0.5, gtc=0.5)
 SEGMENT_SECONDS = 1.0
 MAX_FPR = 0.1
 
@@ -52,21 +64,101 @@ def evaluate(
     ------
     EvaluationError    when the three disagree
     """
-    check_agreement(scores, truth, durations)
-    classes = next(iter(scores.values())).classes
-    sounding = {event.label for events in truth.values() for event in events}
-    result = {
-        "clips": len(durations),
-        "hours": round(sum(durations.values()) / 3600, 9),
-        "classes_without_truth": [label for label in classes if label not in sounding],
-    }
-    if not sounding:
-        return result
-    rocs = psds_counting.psd_rocs(scores, truth, durations)
-    for name, criteria in CRITERIA.items():
-        result[name], result[f"{name}_per_class"] = psds_counting.psds_of(rocs[name], criteria)
-    judged = [label for label in classes if label in sounding]
-    return result | _library_metrics(*_library_inputs(scores, truth, durations, judged), threshold)
+    return Evaluation(scores, truth, durations, threshold).metrics()
+
+
+class Evaluation:
+    """Scores and truth, counted once, so that metrics follow for any weighting of the clips.
+
+    Raises
+    ------
+    EvaluationError    when scores, truth and durations disagree
+    """
+
+    def __init__(
+        self,
+        scores: Mapping[str, Scores],
+        truth: Mapping[str, Iterable[Event]],
+        durations: Mapping[str, float],
+        threshold: float = 0.5,
+    ):
+        check_agreement(scores, truth, durations)
+        scores = {clip: scores[clip] for clip in durations}
+        self._seconds, self._threshold = np.array(list(durations.values())), threshold
+        self.clips = tuple(durations)
+        frames = Frames.of(scores)
+        self._truth = Truth(truth, self.clips, frames.classes)
+        self.classes = tuple(self._truth.present)
+        self._silent = [label for label in frames.classes if label not in self.classes]
+        if not self.classes:
+            return
+        hours = psds_counting.hours_of(frames, durations)
+        self._psds = {
+            label: psds_counting.count_class(frames.column(label), frames, self._truth, label, CRITERIA, hours, True)
+            for label in self.classes
+        }
+        self._collar = counting.collar_tallies(frames, self._truth, COLLAR)
+        self._onset = counting.collar_tallies(frames, self._truth, ONSET)
+        judged = counting.Judged.of(scores, truth, durations, self.classes)
+        segments = counting.segments_of(judged, SEGMENT_SECONDS)
+        self._segment = {label: segments.tally(k, len(self.clips)) for k, label in enumerate(self.classes)}
+        self._errors = segments.errors(threshold, len(self.clips))
+        self._intersection = counting.intersection_tallies(frames, self._truth, INTERSECTION)
+        self._clip = counting.clip_tallies(frames, self._truth)
+
+    def metrics(self, weights: np.ndarray | None = None) -> dict:
+        """All metrics.
+
+        Parameters
+        ----------
+        weights : (clips,) float, optional    how often each of ``self.clips`` counts
+        """
+        weights = np.ones(len(self.clips)) if weights is None else weights
+        result = {
+            "clips": len(self.clips),
+            "hours": round(float(weights @ self._seconds) / 3600, 9),
+            "classes_without_truth": self._silent,
+        }
+        if not self.classes:
+            return result
+        for name, criteria in CRITERIA.items():
+            result[name], result[f"{name}_per_class"] = psds_counting.psds_of(self._rocs(name, weights), criteria)
+        at = f"at_{self._threshold:g}"
+        best = {label: tally.at_best(weights)[0] for label, tally in self._collar.items()}
+        mpauc = {label: tally.auroc(weights, MAX_FPR) for label, tally in self._segment.items()}
+        return result | {
+            f"collar_f1_{at}": self._f1(self._collar, weights),
+            "collar_best_f1": f1_table(best),
+            f"onset_f1_{at}": self._f1(self._onset, weights),
+            f"segment_f1_{at}": self._f1(self._segment, weights),
+            f"segment_error_rate_{at}": self._error_rate(weights),
+            f"intersection_f1_{at}": self._f1(self._intersection, weights),
+            f"segment_mpauc_max_fpr_{MAX_FPR:g}": _with_mean(mpauc),
+            "clip_map": _with_mean({label: tally.average_precision(weights) for label, tally in self._clip.items()}),
+            "clip_d_prime": _with_mean({label: tally.d_prime(weights) for label, tally in self._clip.items()}),
+        }
+
+    def _rocs(self, name: str, weights: np.ndarray) -> dict[str, Curve]:
+        hours = float(weights @ self._seconds) / 3600
+        return {
+            label: psds_counting.curve(counted[name], self._truth, label, CRITERIA[name], weights, hours)
+            for label, counted in self._psds.items()
+            if self._truth.events(self._truth.classes.index(label), weights) > 0
+        }
+
+    def _f1(self, tallies: Mapping[str, Tally], weights: np.ndarray) -> dict[str, float]:
+        return f1_table({label: tally.at(self._threshold, weights) for label, tally in tallies.items()})
+
+    def _error_rate(self, weights: np.ndarray) -> dict[str, float]:
+        *errors, active = self._errors @ weights
+        rates = [float(error / max(active, 1e-12)) for error in errors]
+        return dict(zip(("substitutions", "deletions", "insertions"), rates, strict=True)) | {"error_rate": sum(rates)}
+
+
+def _with_mean(per_class: Mapping[str, float]) -> dict[str, float | None]:
+    finite = [value for value in per_class.values() if math.isfinite(value)]
+    told = {label: value if math.isfinite(value) else None for label, value in per_class.items()}
+    return told | {"mean": float(np.mean(finite)) if finite else None}
 
 
 def psds(
@@ -102,67 +194,5 @@ def psd_roc(
     }
 
 
-def collar_f1(
-    label: str,
-    values: np.ndarray,
-    frames: Frames,
-    truth: Mapping[str, Iterable[Event]],
-    threshold: float | None = None,
-) -> float:
-    """Collar F1 of one class from its scores on ``frames``, at a threshold or (None) at the best one."""
-    import pandas as pd
-
-    from sedflow.compat import prepare_sed_scores_eval
-
-    prepare_sed_scores_eval()
-    from sed_scores_eval import collar_based
-
-    whole = pd.DataFrame({"onset": frames.onset, "offset": frames.offset, label: values})
-    bounds = np.append(frames.starts, len(frames.clip))
-    scored = [frames.clips[k] for k in frames.clip[frames.starts]]
-    tables = {clip: whole.iloc[b:e] for clip, b, e in zip(scored, bounds[:-1], bounds[1:], strict=True)}
-    events = {clip: [(e.onset, e.offset, e.label) for e in truth.get(clip, ()) if e.label == label] for clip in scored}
-    if threshold is None:
-        return float(collar_based.best_fscore(tables, events, **COLLAR)[0][label])
-    return float(collar_based.fscore(tables, events, threshold, **COLLAR)[0][label])
-
-
 def _points(roc: Curve) -> dict[str, list[float]]:
     return {"efpr": roc.efpr.tolist(), "tpr": roc.tpr.tolist()}
-
-
-def _library_inputs(scores, truth, durations, judged):
-    """Tables, event tuples and durations as sed_scores_eval wants them."""
-    tables = {clip: _until(scores[clip], durations[clip]).table()[["onset", "offset", *judged]] for clip in durations}
-    events = {clip: [(e.onset, e.offset, e.label) for e in truth.get(clip, ())] for clip in durations}
-    return tables, events, dict(durations)
-
-
-def _until(scores: Scores, seconds: float) -> Scores:
-    """Scores that reach the end of their clip; what no box covers is never detected."""
-    if scores.seconds >= seconds or not np.isneginf(scores.values).any():
-        return scores
-    silence = np.full((1, len(scores.classes)), -np.inf)
-    return Scores(np.concatenate([scores.values, silence]), np.append(scores.edges, seconds), scores.classes)
-
-
-def _library_metrics(tables, events, durations, threshold):
-    from sedflow.compat import prepare_sed_scores_eval
-
-    prepare_sed_scores_eval()
-    from sed_scores_eval import collar_based, intersection_based, segment_based
-
-    segments = {"segment_length": SEGMENT_SECONDS}
-    collar = collar_based.fscore(tables, events, threshold, **COLLAR)[0]
-    best, *_ = collar_based.best_fscore(tables, events, **COLLAR)
-    intersection = intersection_based.fscore(tables, events, threshold, **INTERSECTION)[0]
-    segment = segment_based.fscore(tables, events, durations, threshold, **segments)[0]
-    auroc = segment_based.auroc(tables, events, durations, max_fpr=MAX_FPR, **segments)[0]
-    found = {
-        f"collar_f1_at_{threshold:g}": collar,
-        f"segment_f1_at_{threshold:g}": segment,
-        f"intersection_f1_at_{threshold:g}": intersection,
-        "collar_best_f1": best,
-        f"segment_mpauc_max_fpr_{MAX_FPR:g}": auroc,
-    }
-    return {name: {label: float(value) for label, value in per_class.items()} for name, per_class in found.items()}

@@ -30,8 +30,8 @@ import numpy as np
 from sedflow.events import Event
 from sedflow.scores import Scores
 from sedflow.stretches import Frames, Stretches, stretches
+from sedflow.truth import DECIMALS, Truth, join_ranges
 
-_DECIMALS = 6  # criteria are compared in microseconds, so that 0.7 of a length is met exactly
 _HOUR = 3600.0
 
 
@@ -58,50 +58,6 @@ CRITERIA = {
 }
 
 
-class Truth:
-    """True events of all clips, ready to be asked how much of a stretch of time they cover.
-
-    Every (clip, class) pair with events is a segment of one long time axis, so that a single interpolation answers
-    for all clips.
-    """
-
-    def __init__(self, truth: Mapping[str, Iterable[Event]], clips: Sequence[str], classes: Sequence[str]):
-        column = {label: k for k, label in enumerate(classes)}
-        rows = [(i, column[e.label], e.onset, e.offset) for i, clip in enumerate(clips) for e in truth.get(clip, ())]
-        table = np.array(sorted(rows), dtype=float).reshape(-1, 4)
-        self.classes = tuple(classes)
-        self.clip, self.label = table[:, 0].astype(int), table[:, 1].astype(int)
-        self.onset, self.offset = table[:, 2], table[:, 3]
-        pairs, self.segment = np.unique(self.clip * len(classes) + self.label, return_inverse=True)
-        self.segment_clip, self.segment_label = np.divmod(pairs, len(classes))
-        self._segment_of = np.full(len(clips) * len(classes), -1)
-        self._segment_of[pairs] = np.arange(len(pairs))
-        self._span = 1.0 + self.offset.max(initial=0.0)
-        covered = np.cumsum(self.offset - self.onset)
-        shift = self.segment * self._span
-        self._knots = np.stack([self.onset + shift, self.offset + shift], axis=1).ravel()
-        self._covered = np.stack([covered - (self.offset - self.onset), covered], axis=1).ravel()
-
-    def segments(self, clip: np.ndarray, label: int) -> np.ndarray:
-        """Segment of each clip for one class, −1 where the class is silent."""
-        return self._segment_of[clip * len(self.classes) + label]
-
-    def coverage(self, segment: np.ndarray, onset: np.ndarray, offset: np.ndarray) -> np.ndarray:
-        """Seconds of [onset, offset] on the events of a segment; 0 where the segment is −1."""
-        edge, shift = (
-            self._span - 0.5,
-            segment * self._span,
-        )  # times behind the last event count up to the segment's end
-        ends = [np.interp(np.minimum(t, edge) + shift, self._knots, self._covered) for t in (onset, offset)]
-        return np.round(np.where(segment >= 0, ends[1] - ends[0], 0.0), _DECIMALS)
-
-    def seconds(self, weights: np.ndarray | None = None) -> np.ndarray:
-        """Total length of each class's events, shape (classes,); clips count ``weights`` times."""
-        lengths = self.offset - self.onset
-        lengths = lengths if weights is None else lengths * weights[self.clip]
-        return np.bincount(self.label, lengths, minlength=len(self.classes))
-
-
 @dataclasses.dataclass(frozen=True)
 class Changes:
     """How the counts of one class change as the threshold falls past ``level``.
@@ -123,12 +79,12 @@ def count(detected: Stretches, truth: Truth, label: str, criteria: Criteria) -> 
     """Judge each stretch once and note at which levels the counts change."""
     column = truth.classes.index(label)
     on_target = truth.coverage(truth.segments(detected.clip, column), detected.onset, detected.offset)
-    relevant = on_target >= np.round(criteria.dtc * (detected.offset - detected.onset), _DECIMALS)
+    relevant = on_target >= np.round(criteria.dtc * (detected.offset - detected.onset), DECIMALS)
     false = detected.where(~relevant)
     found_level, found_clip, found = _found_events(detected.where(relevant), truth, column, criteria.gtc)
-    level, clip, change = _appear_and_vanish(false)
+    level, clip, change = appear_and_vanish(false)
     crossing, other = _cross_triggers(false, truth, column, criteria.cttc)
-    cross_level, cross_clip, cross = _appear_and_vanish(crossing)
+    cross_level, cross_clip, cross = appear_and_vanish(crossing)
     return Changes(
         level=np.concatenate([level, found_level]),
         clip=np.concatenate([clip, found_clip]),
@@ -141,25 +97,18 @@ def count(detected: Stretches, truth: Truth, label: str, criteria: Criteria) -> 
     )
 
 
-def _appear_and_vanish(some: Stretches):
+def appear_and_vanish(some: Stretches) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Levels, clips and changes: +1 where a stretch appears, −1 where it vanishes."""
     ends = some.until > -np.inf
     change = np.concatenate([np.ones(len(some.level), dtype=int), np.full(ends.sum(), -1)])
     return np.concatenate([some.level, some.until[ends]]), np.concatenate([some.clip, some.clip[ends]]), change
 
 
-def _ragged(starts, ends):
-    """Join the ranges [start, end): (index of the range, member)."""
-    lengths = ends - starts
-    row = np.repeat(np.arange(len(starts)), lengths)
-    return row, np.arange(len(row)) - np.repeat(np.cumsum(lengths) - lengths, lengths) + starts[row]
-
-
 def _found_events(relevant: Stretches, truth: Truth, column: int, gtc: float):
     """Levels at which true events become found (+1) or lost (−1)."""
-    of_class = np.flatnonzero(truth.label == column)
-    onset, offset, clip = truth.onset[of_class], truth.offset[of_class], truth.clip[of_class]
-    event, member = _ragged(np.searchsorted(relevant.clip, clip), np.searchsorted(relevant.clip, clip, side="right"))
-    begin, end = np.maximum(relevant.onset[member], onset[event]), np.minimum(relevant.offset[member], offset[event])
+    event, member = truth.pairs(relevant.clip, column)
+    onset, offset = truth.onset[event], truth.offset[event]
+    begin, end = np.maximum(relevant.onset[member], onset), np.minimum(relevant.offset[member], offset)
     overlap = end - begin
     event, member, overlap = event[overlap > 0], member[overlap > 0], overlap[overlap > 0]
     ends = relevant.until[member] > -np.inf
@@ -168,15 +117,16 @@ def _found_events(relevant: Stretches, truth: Truth, column: int, gtc: float):
 
     order = np.lexsort((-level, event))
     level, event, total = level[order], event[order], np.cumsum(overlap[order])
-    starts = np.searchsorted(event, np.arange(len(of_class)))
-    covered = total - np.concatenate([[0.0], total])[starts][event]
+    starts = np.searchsorted(event, event)
+    covered = total - np.append(0.0, total)[starts]
     last = np.ones(len(level), dtype=bool)  # several changes at one level count together
     last[:-1] = (np.diff(level) != 0) | (np.diff(event) != 0)
     level, event, covered = level[last], event[last], covered[last]
-    found = (np.round(covered, _DECIMALS) >= np.round(gtc * (offset - onset), _DECIMALS)[event]).astype(int)
+    enough = np.round(gtc * (truth.offset - truth.onset)[event], DECIMALS)
+    found = (np.round(covered, DECIMALS) >= enough).astype(int)
     before = np.concatenate([[0], found[:-1]]) * np.concatenate([[False], np.diff(event) == 0])
     changed = found != before
-    return level[changed], clip[event[changed]], (found - before)[changed]
+    return level[changed], truth.clip[event[changed]], (found - before)[changed]
 
 
 def _cross_triggers(false: Stretches, truth: Truth, column: int, cttc: float | None):
@@ -184,11 +134,11 @@ def _cross_triggers(false: Stretches, truth: Truth, column: int, cttc: float | N
     if cttc is None:
         return false.where(np.zeros(0, dtype=int)), np.zeros(0, dtype=int)
     starts = np.searchsorted(truth.segment_clip, false.clip)
-    member, segment = _ragged(starts, np.searchsorted(truth.segment_clip, false.clip, side="right"))
+    member, segment = join_ranges(starts, np.searchsorted(truth.segment_clip, false.clip, side="right"))
     other = truth.segment_label[segment]
     member, segment, other = member[other != column], segment[other != column], other[other != column]
     pairs = false.where(member)
-    enough = np.round(cttc * (pairs.offset - pairs.onset), _DECIMALS)
+    enough = np.round(cttc * (pairs.offset - pairs.onset), DECIMALS)
     crosses = truth.coverage(segment, pairs.onset, pairs.offset) >= enough
     return pairs.where(crosses), other[crosses]
 
@@ -249,30 +199,49 @@ def overall(curves: Sequence[Curve], criteria: Criteria, chunk: int = 4096) -> C
     return Curve(efpr, np.maximum(tpr, 0.0))
 
 
-def floor_of(values: np.ndarray, frames: Frames, truth: Truth, label: str, criteria: Criteria, hours: float) -> float:
-    """A score at which ``max_efpr`` is certainly exceeded, so that lower ones need not be looked at.
+def floor_of(values: np.ndarray, frames: Frames, truth: Truth, label: str, allowed: float) -> float:
+    """A score at which ``allowed`` false positives are certainly exceeded, so that lower ones need not be looked at.
 
     Each clip without the class, but with a frame at or above the threshold, holds a false positive at least.
     """
     starts = frames.starts
     loudest = np.maximum.reduceat(values, starts)
     silent = truth.segments(frames.clip[starts], truth.classes.index(label)) < 0
-    allowed = int(criteria.max_efpr * hours) + 1
     ranked = np.sort(loudest[silent])[::-1]
-    return float(ranked[allowed]) if len(ranked) > allowed else -np.inf
+    return float(ranked[int(allowed) + 1]) if len(ranked) > int(allowed) + 1 else -np.inf
+
+
+def count_class(
+    values: np.ndarray,
+    frames: Frames,
+    truth: Truth,
+    label: str,
+    wanted: Mapping[str, Criteria],
+    hours: float,
+    resampled: bool = False,
+) -> dict[str, Changes]:
+    """Count one class for several criteria, down to the score at which all their curves have ended.
+
+    ``resampled`` goes further down: clips will be drawn at random, and the draw may hold fewer false positives.
+    """
+    allowed = hours * max(criteria.max_efpr for criteria in wanted.values())
+    allowed += 6 * np.sqrt(allowed) + 20 if resampled else 0  # six standard deviations of the number drawn
+    detected = stretches(values, frames, floor_of(values, frames, truth, label, allowed))
+    return {name: count(detected, truth, label, criteria) for name, criteria in wanted.items()}
+
+
+def hours_of(frames: Frames, durations: Mapping[str, float]) -> float:
+    """Length of all clips together."""
+    return sum(durations[clip] for clip in frames.clips) / _HOUR
 
 
 def class_rocs(
     values: np.ndarray, frames: Frames, truth: Truth, label: str, wanted: Mapping[str, Criteria], hours: float
 ) -> dict[str, Curve]:
     """PSD-ROC of one class for several criteria, from its scores on ``frames``."""
-    loosest = max(wanted.values(), key=lambda criteria: criteria.max_efpr)
-    detected = stretches(values, frames, floor_of(values, frames, truth, label, loosest, hours))
+    counted = count_class(values, frames, truth, label, wanted, hours)
     weights = np.ones(len(frames.clips))
-    return {
-        name: curve(count(detected, truth, label, criteria), truth, label, criteria, weights, hours)
-        for name, criteria in wanted.items()
-    }
+    return {name: curve(counted[name], truth, label, wanted[name], weights, hours) for name in wanted}
 
 
 def psd_rocs(
@@ -288,12 +257,13 @@ def psd_rocs(
     """
     frames = scores if isinstance(scores, Frames) else Frames.of(scores)
     index = Truth(truth, frames.clips, frames.classes)
-    hours = sum(durations[clip] for clip in frames.clips) / _HOUR
-    present = [frames.classes[k] for k in np.unique(index.label)]
-    per_class = {
-        label: class_rocs(frames.column(label), frames, index, label, wanted, hours) for label in progress(present)
-    }
-    return {name: {label: rocs[name] for label, rocs in per_class.items()} for name in wanted}
+    hours = hours_of(frames, durations)
+    rocs: dict[str, dict[str, Curve]] = {name: {} for name in wanted}
+    for label in progress(index.present):
+        of_class = class_rocs(frames.column(label), frames, index, label, wanted, hours)
+        for name in wanted:
+            rocs[name][label] = of_class[name]
+    return rocs
 
 
 def psds_of(rocs: Mapping[str, Curve], criteria: Criteria) -> tuple[float, dict[str, float]]:

@@ -14,15 +14,17 @@ import numpy as np
 
 from sedflow import psds
 from sedflow.agreement import check_agreement
-from sedflow.evaluation import collar_f1
+from sedflow.counting import collar_tally
+from sedflow.evaluation import COLLAR, INTERSECTION
 from sedflow.events import Event
 from sedflow.postprocess import KINDS, PostprocessError, one_class
 from sedflow.scores import Scores
 from sedflow.stretches import Frames, stretches
+from sedflow.tallies import Tally, f1
+from sedflow.truth import Truth
 
 OBJECTIVES = ("psds1+psds2", "psds1", "psds2", "collar_f1", "collar_f1_at_0.5")
 
-_INTERSECTION = psds.Criteria(dtc=0.5, gtc=0.5)
 _CSEBBS_STEPS = (0.32, 0.48, 0.64)
 CANDIDATES: dict[str, list[dict]] = {
     "none": [{}],
@@ -117,28 +119,24 @@ class _Judge:
     """Worth of one class's scores under the objective."""
 
     def __init__(self, frames, truth, durations, objective):
-        self._truth, self._durations, self._objective = truth, durations, objective
-        self._index = psds.Truth(truth, frames.clips, frames.classes)
-        self._hours = sum(durations[clip] for clip in frames.clips) / 3600
-        self.present = [frames.classes[k] for k in np.unique(self._index.label)]
+        self._objective, self._ones = objective, np.ones(len(frames.clips))
+        self._index = Truth(truth, frames.clips, frames.classes)
+        self._hours = psds.hours_of(frames, durations)
+        self.present = self._index.present
 
     def __call__(self, label, values, frames) -> float:
         if self._objective.startswith("collar_f1"):
-            threshold = 0.5 if self._objective.endswith("0.5") else None
-            return collar_f1(label, values, frames, self._truth, threshold)
+            tally = collar_tally(values, frames, self._index, label, COLLAR)
+            at_half = self._objective.endswith("0.5")
+            return float(f1(tally.at(0.5, self._ones) if at_half else tally.at_best(self._ones)[0]))
         wanted = {name: psds.CRITERIA[name] for name in self._objective.split("+")}
         rocs = psds.class_rocs(values, frames, self._index, label, wanted, self._hours)
         return float(np.mean([rocs[name].area(wanted[name].max_efpr) for name in wanted]))
 
     def threshold(self, label, values, frames) -> float:
-        """Threshold with the best intersection F1, halfway to the next lower score at which a count changes."""
-        found = psds.count(stretches(values, frames), self._index, label, _INTERSECTION)
-        levels, place = np.unique(-found.level, return_inverse=True)  # from high to low
-        hits = np.cumsum(np.bincount(place, found.found, minlength=len(levels)))
-        false = np.cumsum(np.bincount(place, found.false, minlength=len(levels)))
-        events = np.sum(self._index.label == frames.classes.index(label))
-        if not hits.any():
-            return 0.5
-        best = int(np.argmax(2 * hits / (events + hits + false)))
-        lower = -levels[best + 1] if best + 1 < len(levels) else -levels[best] - 1e-3
-        return float((lower - levels[best]) / 2)
+        """Threshold with the best intersection F1."""
+        found = psds.count(stretches(values, frames), self._index, label, INTERSECTION)
+        positives = self._index.number(frames.classes.index(label), len(frames.clips))
+        tally = Tally.of(found.level, found.clip, found.found, found.false, positives)
+        counts, threshold = tally.at_best(self._ones)
+        return threshold if counts[0] else 0.5

@@ -1,15 +1,22 @@
 """Metrics equal those of sed_scores_eval, on real DCASE scores and on scores made to be awkward."""
 
+import dataclasses
 import json
 
 import numpy as np
 import pytest
+from scipy.stats import norm
 
 from sedflow import postprocess, psds
 from sedflow.compat import prepare_sed_scores_eval
+from sedflow.counting import Collar, collar_tallies
+from sedflow.detections import detect_events
 from sedflow.evaluation import evaluate
 from sedflow.events import Event, merge_events, read_durations, read_events
 from sedflow.scores import Scores, load_scores
+from sedflow.stretches import Frames
+from sedflow.tallies import f1_table
+from sedflow.truth import Truth
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +100,7 @@ def test_psds_of_awkward_scores_matches_sed_scores_eval(seed, levels, name):
     scores, truth, durations = awkward(seed, levels, silence=seed % 3 == 0)
     criteria = psds.CRITERIA[name]
     # the clips are so short that the standard end of the curve would hide most of it
-    criteria = psds.dataclasses.replace(criteria, max_efpr=[100.0, 3000.0, 30000.0][seed % 3])
+    criteria = dataclasses.replace(criteria, max_efpr=[100.0, 3000.0, 30000.0][seed % 3])
     found, per_class = psds.psds_of(psds.psd_rocs(scores, truth, durations, {name: criteria})[name], criteria)
     expected, expected_per_class, *_ = intersection_based.psds(
         {clip: s.table() for clip, s in scores.items()},
@@ -108,3 +115,68 @@ def test_psds_of_awkward_scores_matches_sed_scores_eval(seed, levels, name):
     )
     assert found == pytest.approx(expected, abs=1e-9)
     assert per_class == pytest.approx(expected_per_class, abs=1e-9)
+
+
+@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("levels", [0, 1, 3])
+@pytest.mark.parametrize("collar", [Collar(0.2, 0.2, 0.2), Collar(0.2), Collar(0.5, 0.5)])
+def test_collar_f1_of_awkward_scores_matches_sed_scores_eval(seed, levels, collar):
+    prepare_sed_scores_eval()
+    from sed_scores_eval import collar_based
+
+    scores, truth, _ = awkward(seed, levels, silence=seed % 3 == 0)
+    frames = Frames.of(scores)
+    tallies = collar_tallies(frames, Truth(truth, frames.clips, frames.classes), collar)
+    ones = np.ones(len(frames.clips))
+    tables = {clip: s.table() for clip, s in scores.items()}
+    events = {clip: [(e.onset, e.offset, e.label) for e in of_clip] for clip, of_clip in truth.items()}
+    widths = {"onset_collar": collar.onset, "offset_collar": collar.offset, "offset_collar_rate": collar.rate}
+    at = f1_table({label: tally.at(0.1, ones) for label, tally in tallies.items()})
+    best = f1_table({label: tally.at_best(ones)[0] for label, tally in tallies.items()})
+    assert at == pytest.approx(collar_based.fscore(tables, events, 0.1, **widths)[0], abs=1e-9)
+    assert best == pytest.approx(collar_based.best_fscore(tables, events, **widths)[0], abs=1e-9)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_clip_average_precision_and_area_match_scikit_learn(seed):
+    from sklearn import metrics
+
+    scores, truth, durations = awkward(seed, levels=[0, 3][seed % 2], clips=40)
+    found = evaluate(scores, truth, durations)
+    for label in found["psds1_per_class"]:
+        present = [any(e.label == label for e in truth[clip]) for clip in scores]
+        loudest = [s.column(label).max() for s in scores.values()]
+        assert found["clip_map"][label] == pytest.approx(metrics.average_precision_score(present, loudest))
+        area = metrics.roc_auc_score(present, loudest)
+        assert found["clip_d_prime"][label] == pytest.approx(np.sqrt(2) * norm.ppf(area))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_onset_f1_and_segment_error_rate_match_sed_eval(seed):
+    prepare_sed_scores_eval()
+    import sed_eval
+    from dcase_util.containers import MetaDataContainer
+
+    scores, truth, durations = awkward(seed, levels=0, clips=30)
+    found = evaluate(scores, truth, durations, threshold=0.4)
+    detections = detect_events(scores, 0.4)
+    labels = list(next(iter(scores.values())).classes)
+    by_event = sed_eval.sound_event.EventBasedMetrics(labels, t_collar=0.2, evaluate_offset=False)
+    by_segment = sed_eval.sound_event.SegmentBasedMetrics(labels, time_resolution=1.0)
+    for clip in scores:
+        lists = [
+            MetaDataContainer(
+                [{"file": clip, "onset": e.onset, "offset": e.offset, "event_label": e.label} for e in events]
+            )
+            for events in (truth[clip], detections[clip])
+        ]
+        by_event.evaluate(*lists)
+        by_segment.evaluate(*lists, evaluated_length_seconds=durations[clip])
+    overall = by_event.results_overall_metrics()["f_measure"]["f_measure"]
+    assert found["onset_f1_at_0.4"]["micro_average"] == pytest.approx(overall)
+    rates = by_segment.results_overall_metrics()["error_rate"]
+    ours = found["segment_error_rate_at_0.4"]
+    assert ours["error_rate"] == pytest.approx(rates["error_rate"])
+    assert ours["substitutions"] == pytest.approx(rates["substitution_rate"])
+    assert ours["deletions"] == pytest.approx(rates["deletion_rate"])
+    assert ours["insertions"] == pytest.approx(rates["insertion_rate"])
