@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sedflow import audio
+from sedflow import audio, compat
 from sedflow.corpora import Piece, Prepared
 from sedflow.events import Clip, Event, merge_events
 
@@ -247,7 +247,9 @@ def _generate(background: Piece, source_time: float, drawn, recipe: Recipe):
     -------
     (waveform (samples,), JAMS, peak of each event)
     """
-    scaper = _import_scaper()
+    compat.prepare_scaper()
+    import scaper
+
     path = Path(background.path)
     roots = [path.parents[2] / role for role in ("foreground", "background")]
     scene = scaper.Scaper(recipe.seconds, *map(str, roots), random_state=0)
@@ -276,12 +278,3 @@ def _save_jams(jam, path: Path, source: str, redrawn: int) -> None:
     unfinished = path.with_suffix(".jams.part")
     jam.save(str(unfinished), fmt="jams")
     unfinished.replace(path.with_suffix(".jams"))
-
-
-def _import_scaper():
-    # Scaper 1.6.5 uses a name that NumPy 2 dropped
-    if not hasattr(np, "Inf"):
-        np.Inf = np.inf  # noqa: NPY201
-    import scaper
-
-    return scaper

@@ -5,6 +5,7 @@ from __future__ import annotations
 import stat
 import tarfile
 import zipfile
+import zlib
 from pathlib import Path, PurePosixPath
 
 MOST_FILES = 1_000_000
@@ -39,8 +40,9 @@ def unpack(archive: Path, out: Path, most_bytes: int = MOST_BYTES, most_files: i
                 return _write(archive, out, _zip_members(archive, file), most_bytes, most_files)
         with tarfile.open(archive) as file:
             return _write(archive, out, _tar_members(archive, file), most_bytes, most_files)
-    except (zipfile.BadZipFile, tarfile.TarError, EOFError, OSError) as error:
-        raise ArchiveError(f"{archive.name}: no complete zip or tar archive ({error}); download it again") from None
+    except (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, OSError) as error:
+        reason = str(error).split("\n")[0].rstrip(":")
+        raise ArchiveError(f"{archive.name}: no complete zip or tar archive ({reason}); download it again") from None
 
 
 def _zip_members(archive, file):

@@ -22,7 +22,7 @@ SOURCES = {
     "validation": "strong",
     "test": "strong",
 }
-RECORDINGS = {"train": 8, "validation": 4, "test": 4}  # per class
+RECORDINGS = {"train": 8, "validation": 4, "test": 4}  # per class; half as many per texture
 BACKGROUND_SECONDS = 20.0
 
 
@@ -56,7 +56,8 @@ class Demo:
         counts = (synthetic_strong, weak, unlabeled, validation, test)
         self.clips = {source: count for source, count in zip(SOURCES, counts, strict=True) if count}
         self.sources = {source: SOURCES[source] for source in self.clips}
-        self.recipe = Recipe(sample_rate, seconds, snr_db=(12.0, 30.0), pitch_semitones=(0.0, 0.0))
+        onset = (seconds / 2, seconds / 5, 0.25, seconds - 0.5)
+        self.recipe = Recipe(sample_rate, seconds, onset=onset, snr_db=(12.0, 30.0), pitch_semitones=(0.0, 0.0))
         self.shards = shards
         self.seed = seed
         self.classes = ClassSet.read(DATA / "classes" / "demo.txt")
@@ -70,9 +71,9 @@ class Demo:
         rate = self.recipe.sample_rate
         pieces = []
         for split, count in RECORDINGS.items():
-            for role, sounds in (("foreground", EVENTS), ("background", TEXTURES)):
+            for role, sounds, takes in (("foreground", EVENTS, count), ("background", TEXTURES, count // 2)):
                 for label, make in sounds.items():
-                    for k in range(count):
+                    for k in range(takes):
                         rng = np.random.default_rng((self.seed, zlib.crc32(f"{label} {split}".encode()), k))
                         name = f"{label}_{split}{k}"
                         piece = Piece(name, role, label, 0.0, "", f"{label}/{split}{k}", split, split)

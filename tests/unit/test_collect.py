@@ -1,0 +1,141 @@
+"""Shards are merged into one table per source, and leaks are found."""
+
+import dataclasses
+import json
+
+import pytest
+
+from sedflow import events
+from sedflow.collect import LeakError, collect, write_shard
+from sedflow.corpora import Piece, Prepared, write_pieces
+from sedflow.events import ClassSet, Clip, Event, LabelError
+
+CLASSES = ClassSet(("dog", "cat"))
+SOURCES = {"synthetic_strong": "strong", "weak": "weak", "unlabeled": "none", "validation": "strong", "test": "strong"}
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    """Two shards with one clip of every source each; returns (folder, list of clips per shard)."""
+    shards = []
+    for shard in range(2):
+        prepared = Prepared()
+        for source, kind in SOURCES.items():
+            path = tmp_path / f"{source}_{shard}.flac"
+            path.write_bytes(b"audio")
+            clip = Clip(path.stem, str(path), 10.0, f"sum of {path.stem}", source, (f"dog/{path.stem}",))
+            prepared.clips.append(clip)
+            if kind == "strong":
+                prepared.strong[clip.id] = [Event(1.0, 2.5, "dog")] if shard else []
+            elif kind == "weak":
+                prepared.weak[clip.id] = ("cat",)
+        shards.append(prepared)
+    return tmp_path / "manifests", shards
+
+
+def run(corpus):
+    manifests, shards = corpus
+    for shard, prepared in enumerate(shards):
+        write_shard(manifests / "shards", shard, prepared)
+    return collect(manifests, len(shards), SOURCES, CLASSES)
+
+
+def change(corpus, source, **fields):
+    prepared = corpus[1][0]
+    place = next(k for k, clip in enumerate(prepared.clips) if clip.source == source)
+    prepared.clips[place] = dataclasses.replace(prepared.clips[place], **fields)
+
+
+def test_each_source_gets_the_table_of_its_kind(corpus):
+    counts = run(corpus)
+    manifests = corpus[0]
+    assert events.read_events(manifests / "validation.tsv") == {
+        "validation_0": [],
+        "validation_1": [Event(1.0, 2.5, "dog")],
+    }
+    assert events.read_weak(manifests / "weak.tsv") == {"weak_0": ("cat",), "weak_1": ("cat",)}
+    assert (manifests / "unlabeled.tsv").read_text() == "filename\nunlabeled_0.flac\nunlabeled_1.flac\n"
+    assert events.read_durations(manifests / "test_durations.tsv") == {"test_0": 10.0, "test_1": 10.0}
+    assert not (manifests / "weak_durations.tsv").exists()
+    assert len(events.read_clips(manifests / "clips.tsv")) == 10
+    assert counts == json.loads((manifests / "leaks.json").read_text())
+    assert counts["clips"] == {"test": 2, "train": 6, "validation": 2}
+
+
+@pytest.mark.parametrize("source", ["validation", "test"])
+def test_audio_shared_with_training_fails_the_run(corpus, source):
+    change(corpus, source, sha256="sum of weak_1")
+    with pytest.raises(LeakError, match=rf"1 sounds stand in more than one split.*\n.*{source} \({source}_0\)"):
+        run(corpus)
+    assert not (corpus[0] / "clips.tsv").exists()
+
+
+@pytest.mark.parametrize("other", ["synthetic_strong_1", "weak_1", "unlabeled_1", "test_1"])
+def test_a_recording_shared_with_validation_fails_the_run(corpus, other):
+    change(corpus, "validation", recordings=("dog/own", f"dog/{other}"))
+    with pytest.raises(LeakError, match=f"recording dog/{other}"):
+        run(corpus)
+
+
+def test_a_piece_that_two_splits_hold_fails_the_run(corpus):
+    piece = Piece("a.flac", "foreground", "dog", 1.0, "same", "dog/1", "1", "train")
+    other = dataclasses.replace(piece, path="b.flac", recording="dog/2", split="test")
+    write_pieces(corpus[0] / "soundbank.tsv", [piece, other])
+    with pytest.raises(LeakError, match=r"audio same: test \(b.flac\), train \(a.flac\)"):
+        run(corpus)
+
+
+def test_equal_clips_within_training_are_counted(corpus):
+    change(corpus, "weak", sha256="sum of weak_1")
+    assert run(corpus)["equal_clips"] == 1
+
+
+def test_two_files_with_one_name_are_refused(corpus):
+    change(corpus, "weak", id="weak_1")
+    with pytest.raises(LabelError, match=r"1 clip names stand for two files, e.g. 'weak_1'"):
+        run(corpus)
+
+
+def test_clips_that_are_not_on_disk_are_listed(corpus):
+    change(corpus, "test", path="nowhere.flac")
+    with pytest.raises(LabelError, match=r"1 clips of the manifests are not on disk, e.g. \['nowhere.flac'\]"):
+        run(corpus)
+
+
+@pytest.mark.parametrize(("source", "kind"), [("test", "strong"), ("weak", "weak")])
+def test_clips_without_labels_are_listed(corpus, source, kind):
+    del getattr(corpus[1][0], kind)[f"{source}_0"]
+    with pytest.raises(LabelError, match=rf"{source}: 1 clips have no {kind} labels, e.g. \['{source}_0'\]"):
+        run(corpus)
+
+
+def test_a_label_outside_the_class_list_is_refused(corpus):
+    corpus[1][0].strong["test_0"] = [Event(0, 1, "bird")]
+    with pytest.raises(LabelError, match="'bird' is not in the class list"):
+        run(corpus)
+
+
+def test_an_event_beyond_its_clip_is_refused(corpus):
+    corpus[1][0].strong["test_0"] = [Event(9, 11, "dog")]
+    with pytest.raises(LabelError, match="lies beyond the end of test_0"):
+        run(corpus)
+
+
+def test_a_missing_shard_is_named(corpus):
+    write_shard(corpus[0] / "shards", 0, corpus[1][0])
+    with pytest.raises(LabelError, match=r"1\.clips\.tsv: this shard is missing; run `prepare` for shard 1 of 2"):
+        collect(corpus[0], 2, SOURCES, CLASSES)
+
+
+def test_a_source_without_clips_is_refused(corpus):
+    for prepared in corpus[1]:
+        prepared.clips = [clip for clip in prepared.clips if clip.source != "weak"]
+    with pytest.raises(LabelError, match="weak: no clips at all"):
+        run(corpus)
+
+
+def test_collecting_twice_gives_the_same_bytes(corpus):
+    run(corpus)
+    first = {path.name: path.read_bytes() for path in corpus[0].iterdir() if path.is_file()}
+    run(corpus)
+    assert first == {path.name: path.read_bytes() for path in corpus[0].iterdir() if path.is_file()}

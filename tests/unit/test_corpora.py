@@ -1,0 +1,399 @@
+"""What holds for every corpus, and what each of ours adds."""
+
+import functools
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import soundfile
+
+from sedflow import audio, plugins
+from sedflow.collect import LeakError, collect, write_shard
+from sedflow.corpora import read_pieces, write_pieces
+from sedflow.corpora.esc10 import ESC10
+from sedflow.corpora.folder import cut_events
+from sedflow.events import Event, LabelError, read_clips, read_events, read_weak
+
+FEW = {"synthetic_strong": 4, "weak": 3, "unlabeled": 3, "validation": 3, "test": 3}
+
+
+@pytest.fixture(scope="module")
+def mirror(mirror_dir):
+    """The mirror, with ESC-10 cut down to two recordings per class and fold."""
+    rows = ESC10._recordings
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ESC10, "_recordings", lambda self: _two_of_each(rows(self)))
+        yield mirror_dir
+
+
+@pytest.fixture(scope="module")
+def settings_of(tmp_path_factory, mirror):
+    """Small settings of every corpus; a new corpus adds a line here."""
+    own = own_recordings(tmp_path_factory.mktemp("own"))
+    return {
+        "demo": {"name": "demo", **FEW, "shards": 2},
+        "esc10": {"name": "esc10", "clips": FEW, "shards": 2},
+        "folder": {"name": "folder", "path": str(own), "seconds": 4.0, "shards": 2},
+    }
+
+
+@pytest.fixture(scope="module")
+def made(settings_of, mirror, tmp_path_factory):
+    """Name → (corpus, manifests), made once."""
+    return functools.cache(lambda name: make(settings_of[name], tmp_path_factory.mktemp(name), mirror))
+
+
+def _two_of_each(rows):
+    kept, ids = [], {}
+    for row in rows:
+        of_class = ids.setdefault((row["path"].split("/")[0], row["fold"]), set())
+        if len(of_class) < 2 or row["freesound_id"] in of_class:
+            of_class.add(row["freesound_id"])
+            kept.append(row)
+    return kept
+
+
+def own_recordings(folder):
+    """Ten strongly labelled files of odd rates and lengths, three weak ones, two without labels."""
+    rng = np.random.default_rng(0)
+    strong = ["filename\tonset\toffset\tevent_label"]
+    for k in range(10):
+        rate, seconds = (8000, 22050, 44100)[k % 3], 2 + k
+        write(folder / "audio" / f"day {k % 2}" / f"clip {k}.wav", rng, seconds, rate, 1 + k % 2)
+        strong += [f"clip {k}.wav\t0.5\t{1 + k}\tdog", f"clip {k}.wav\t1.0\t1.5\tcat"]
+    (folder / "strong.tsv").write_text("\n".join(strong) + "\n")
+    for k in range(3):
+        write(folder / "audio" / f"weak {k}.flac", rng, 3, 16000, 1)
+        write(folder / "unlabeled" / f"wild {k}.ogg", rng, 9, 16000, 1)
+    (folder / "weak.tsv").write_text("filename\tevent_labels\nweak 0.flac\tdog,cat\nweak 1.flac\t\nweak 2.flac\tcat\n")
+    return folder
+
+
+def write(path, rng, seconds, rate, channels):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, 0.1 * rng.standard_normal((round(seconds * rate), channels)), rate)
+
+
+def make(settings, root, mirror):
+    """Everything the commands do; returns (corpus, manifests)."""
+    corpus = plugins.build("corpora", settings)
+    name = settings["name"]
+    raw, sounds, manifests = (root / "data" / part / name for part in ("raw", "audio", "manifests"))
+    corpus.download(raw, mirror)
+    if corpus.uses_soundbank:
+        write_pieces(manifests / "soundbank.tsv", corpus.soundbank(raw, sounds))
+        raw = manifests / "soundbank.tsv"
+    for shard in range(corpus.shards):
+        write_shard(manifests / "shards", shard, corpus.prepare(raw, sounds, shard))
+    collect(manifests, corpus.shards, corpus.sources, corpus.classes)
+    return corpus, manifests
+
+
+@pytest.mark.parametrize("name", plugins.names("corpora"))
+def test_every_corpus(name, settings_of, made):
+    assert name in settings_of, f"give corpus {name!r} small settings in settings_of"
+    corpus, manifests = made(name)
+    clips = read_clips(manifests / "clips.tsv")
+    assert set(corpus.sources.values()) <= {"strong", "weak", "none"}
+    assert {clip.source for clip in clips} == set(corpus.sources)
+    assert {"validation", "test"} <= set(corpus.sources)
+
+    files = {clip.id: audio.info(clip.path) for clip in clips}
+    assert all(found.seconds == pytest.approx(clip.seconds) for clip, found in zip(clips, files.values(), strict=True))
+    assert all(audio.sha256(clip.path) == clip.sha256 for clip in clips)
+    assert len({(found.sample_rate, found.channels) for found in files.values()}) == 1
+
+    durations = {clip.id: clip.seconds for clip in clips}
+    for source, kind in corpus.sources.items():
+        named = {clip.id for clip in clips if clip.source == source}
+        if kind == "strong":
+            assert set(read_events(manifests / f"{source}.tsv", corpus.classes, durations)) == named
+        elif kind == "weak":
+            assert set(read_weak(manifests / f"{source}.tsv", corpus.classes)) == named
+
+    heard = {}
+    for clip in clips:
+        assert clip.recordings
+        split = clip.source if clip.source in ("validation", "test") else "train"
+        for recording in clip.recordings:
+            assert heard.setdefault(recording, split) == split
+
+
+@pytest.mark.parametrize("name", plugins.names("corpora"))
+def test_the_number_of_shards_changes_nothing(name, settings_of, made, tmp_path, mirror):
+    _, first = made(name)
+    _, second = make(settings_of[name] | {"shards": 3}, tmp_path, mirror)
+    assert [(c.id, c.sha256, c.recordings) for c in read_clips(first / "clips.tsv")] == [
+        (c.id, c.sha256, c.recordings) for c in read_clips(second / "clips.tsv")
+    ]
+    for table in sorted(path.name for path in first.glob("*.tsv")):
+        if table not in ("clips.tsv", "soundbank.tsv"):  # which hold paths
+            assert (first / table).read_bytes() == (second / table).read_bytes()
+
+
+# esc10
+
+
+def test_the_labels_of_weak_and_unlabeled_clips_stand_in_no_table(made):
+    _, manifests = made("esc10")
+    for path in manifests.rglob("*.tsv"):
+        if "onset" in path.read_text().splitlines()[0]:
+            assert "weak_" not in path.read_text() and "unlabeled_" not in path.read_text()
+    assert (manifests / "unlabeled.tsv").read_text().splitlines()[0] == "filename"
+
+
+def test_folds_keep_to_their_sources(settings_of, tmp_path, mirror):
+    folds = {"synthetic_strong": [4], "weak": [2], "unlabeled": [2, 3], "heldout": [1]}
+    _, manifests = make(settings_of["esc10"] | {"folds": folds}, tmp_path, mirror)
+    of_recording = {piece.recording: piece.fold for piece in read_pieces(manifests / "soundbank.tsv")}
+    for clip in read_clips(manifests / "clips.tsv"):
+        allowed = folds.get(clip.source, folds["heldout"])
+        assert {int(of_recording[recording]) for recording in clip.recordings} <= set(allowed)
+
+
+def test_each_half_of_the_heldout_fold_has_every_class_and_background():
+    corpus = ESC10()
+    rows = corpus._recordings()
+    split = corpus._splits(rows)
+    for row in rows:
+        assert (split[row["freesound_id"]] == "train") == (row["fold"] != "4")
+    for half in ("validation", "test"):
+        assert len({row["path"].split("/")[0] for row in rows if split[row["freesound_id"]] == half}) == 10
+
+
+def test_a_swapped_split_is_caught_by_the_leak_check(settings_of, tmp_path, mirror, monkeypatch):
+    honest = ESC10._pool
+    monkeypatch.setattr(ESC10, "_pool", lambda self, pieces, source: honest(self, pieces, "weak"))
+    with pytest.raises(LeakError, match="stand in more than one split"):
+        make(settings_of["esc10"], tmp_path, mirror)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"folds": {"heldout": [3]}}, r"folds \[3\] are both held out and trained on"),
+        ({"folds": {"heldout": [5]}}, r"folds \[5\] are not in data/esc10.tsv, which lists the sums of folds 1 to 4"),
+        ({"folds": {"held_out": [4]}}, "folds has no entry 'held_out'"),
+        ({"clips": {"weaks": 3}}, "clips has no entry 'weaks'"),
+    ],
+)
+def test_esc10_settings_that_make_no_sense_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        ESC10(**settings)
+
+
+def test_attribution_travels_with_the_recordings(settings_of, tmp_path, mirror):
+    corpus = plugins.build("corpora", settings_of["esc10"])
+    corpus.download(tmp_path / "raw", mirror)
+    header, first = (tmp_path / "raw" / "files.tsv").read_text().splitlines()[:2]
+    assert {"author", "source_url", "licence"} <= set(header.split("\t"))
+    assert "freesound.org" in first
+
+
+def test_building_a_corpus_imports_nothing_heavy(settings_of):
+    code = (
+        "import json, sys; from sedflow import plugins\n"
+        "for settings in json.loads(sys.argv[1]): plugins.build('corpora', settings)\n"
+        "sys.exit(str([m for m in ('librosa', 'scaper', 'torch', 'scipy', 'soundfile', 'pandas') if m in sys.modules]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, json.dumps([*settings_of.values()])], capture_output=True, text=True
+    )
+    assert done.stderr.strip() == "[]"
+
+
+# folder: one's own recordings
+
+
+@pytest.fixture
+def own(tmp_path):
+    return own_recordings(tmp_path / "own")
+
+
+def build(own, **settings):
+    return plugins.build("corpora", {"name": "folder", "path": str(own), "seconds": 4.0, **settings})
+
+
+def check(own, tmp_path, **settings):
+    corpus = build(own, **settings)
+    corpus.download(tmp_path / "raw", None)
+    return corpus
+
+
+def add(own, table, *rows):
+    path = own / table
+    path.write_text(path.read_text() + "".join(row + "\n" for row in rows))
+
+
+def test_the_classes_are_those_of_the_labels(own):
+    assert build(own).classes.labels == ("cat", "dog")
+
+
+def test_a_class_list_rules_order_and_aliases(own):
+    (own / "classes.txt").write_text("dog\thound\ncat\n")
+    add(own, "weak.tsv", "weak 9.flac\thound")
+    corpus = build(own)
+    assert corpus.classes.labels == ("dog", "cat")
+    assert corpus.labels["weak"]["weak 9"] == ("dog",)
+
+
+def test_the_split_is_by_recording_and_steady(own):
+    rows = (own / "strong.tsv").read_text().splitlines()
+    names = [f"{row}\tfield {int(row.split()[1][0]) // 3}" for row in rows[1:]]
+    (own / "strong.tsv").write_text("\n".join([rows[0] + "\trecording", *names]) + "\n")
+    corpus = build(own)
+    groups = [
+        {int(clip.split()[1]) // 3 for clip in corpus.labels[source]}
+        for source in ("real_strong", "validation", "test")
+    ]
+    assert sum(map(len, groups)) == 4 and set.union(*groups) == {0, 1, 2, 3}
+    assert build(own).labels == corpus.labels
+    assert any(build(own, seed=seed).labels != corpus.labels for seed in range(2, 6))
+
+
+def test_given_tables_are_the_splits(own):
+    for source, k in (("validation", 20), ("test", 21)):
+        write(own / "audio" / f"clip {k}.wav", np.random.default_rng(1), 12, 16000, 1)
+        (own / f"{source}.tsv").write_text(f"filename\tonset\toffset\tevent_label\nclip {k}.wav\t11\t11.9\tdog\n")
+    corpus = build(own)
+    assert set(corpus.labels["validation"]) == {"clip 20"}
+    assert set(corpus.labels["test"]) == {"clip 21"}
+    assert len(corpus.labels["real_strong"]) == 10
+
+
+def test_training_is_cut_and_evaluation_stays_whole(made):
+    corpus, manifests = made("folder")
+    clips = read_clips(manifests / "clips.tsv")
+    whole = {k: 2 + k for k in range(10)}
+    for clip in clips:
+        if clip.source in ("validation", "test"):
+            assert clip.seconds == pytest.approx(whole[int(clip.id.split()[1])], abs=1e-3)
+        else:
+            assert clip.seconds <= 4.0
+    parts = sorted(clip.seconds for clip in clips if clip.source == "unlabeled" and clip.id.startswith("wild 0"))
+    assert parts == [1.0, 4.0, 4.0]
+    events = read_events(manifests / "real_strong.tsv")
+    longest = max(int(clip.split()[1].split("-")[0]) for clip in corpus.labels["real_strong"])
+    assert events[f"clip {longest}-001"] == [Event(0.0, 4.0, "dog")] or longest < 7
+
+
+def test_labels_are_cut_along():
+    events = [Event(0.5, 5.0, "dog"), Event(3.95, 4.5, "cat"), Event(4.0, 4.05, "click"), Event(7.0, 9.0, "dog")]
+    assert cut_events(events, 0, 4) == [Event(0.5, 4.0, "dog")]
+    assert cut_events(events, 4, 8) == [
+        Event(0.0, 1.0, "dog"),
+        Event(0.0, 0.5, "cat"),
+        Event(0.0, pytest.approx(0.05), "click"),
+        Event(3.0, 4.0, "dog"),
+    ]
+
+
+def test_a_recording_over_full_scale_is_lowered_as_a_whole(own, tmp_path):
+    rng = np.random.default_rng(2)
+    (own / "audio" / "weak 0.flac").unlink()
+    loud = rng.standard_normal(16000 * 3).astype(np.float32)
+    soundfile.write(own / "audio" / "weak 0.wav", loud, 16000, subtype="FLOAT")
+    corpus = check(own, tmp_path, shards=1)
+    corpus.prepare(tmp_path / "raw", tmp_path / "audio", 0)
+    found = audio.read(tmp_path / "audio" / "weak" / "weak 0.flac")
+    assert np.abs(found - loud / np.abs(loud).max()).max() < 1e-4
+
+
+STRONG = "filename\tonset\toffset\tevent_label\n"
+
+
+@pytest.mark.parametrize(
+    ("table", "content", "message"),
+    [
+        ("strong.tsv", "", r"strong\.tsv: the file is empty; expected a header"),
+        ("strong.tsv", STRONG, "no recordings for real_strong|name no label|cannot split"),
+        ("strong.tsv", STRONG.replace("\t", ","), r"strong\.tsv:1: .*comma-separated, save it with tabs"),
+        ("strong.tsv", STRONG + "clip 0.wav\t1.5\t0.5\tdog\n", r"strong\.tsv:2: offset 0.5 s is not after onset 1.5 s"),
+        ("strong.tsv", STRONG + "clip 0.wav\t-1\t0.5\tdog\n", r"strong\.tsv:2: onset -1.0 s is negative"),
+        ("strong.tsv", STRONG + "clip 0.wav\tnan\t0.5\tdog\n", r"strong\.tsv:2: onset 'nan' .* must be finite"),
+        ("strong.tsv", STRONG + "clip 0.wav\t0\tinf\tdog\n", r"strong\.tsv:2: .*offset 'inf' must be finite"),
+        ("strong.tsv", STRONG + "clip 0.wav\t0\tsoon\tdog\n", r"strong\.tsv:2: .*must be numbers in seconds"),
+        ("strong.tsv", STRONG + "clip 0.wav\t0\t1\t\n", r"strong\.tsv:2: the event at 0.0 s has no label"),
+        ("weak.tsv", "filename\tevent_labels\nclip 0.wav\tdog\n", "'clip 0' stands in real_strong and in weak"),
+        ("classes.txt", "dog\n", r"strong\.tsv:\d+: label 'cat' is not in the class list \['dog'\]"),
+    ],
+)
+def test_bad_tables_are_named_with_row_and_value(own, table, content, message):
+    if table == "weak.tsv":  # the file must end in training, whatever the split
+        for source, k in (("validation", 1), ("test", 2)):
+            (own / f"{source}.tsv").write_text(STRONG + f"other {k}.wav\t0\t1\tdog\n")
+    (own / table).write_text(content)
+    with pytest.raises(LabelError, match=message):
+        build(own)
+
+
+def test_crlf_and_byte_order_mark_are_read(own):
+    plain = build(own).labels
+    for table in ("strong.tsv", "weak.tsv"):
+        (own / table).write_bytes(b"\xef\xbb\xbf" + (own / table).read_bytes().replace(b"\n", b"\r\n"))
+    assert build(own).labels == plain
+
+
+def test_an_event_beyond_its_recording_is_named(own, tmp_path):
+    add(own, "strong.tsv", "clip 3.wav\t4.0\t5.2\tdog")
+    with pytest.raises(LabelError, match=r"strong\.tsv:22: offset 5.2 s lies beyond the end of clip 3.wav \(5.000 s\)"):
+        check(own, tmp_path)
+
+
+def test_missing_recordings_are_listed_and_allowed_by_number_only(own, tmp_path):
+    (own / "audio" / "weak 0.flac").unlink()
+    (own / "audio" / "day 1" / "clip 3.wav").unlink()
+    with pytest.raises(
+        LabelError, match=r"(?s)2 recordings stand in a table but not in the folder.*clip 3 .*weak 0 \(weak\)"
+    ):
+        check(own, tmp_path, allow_missing=1)
+    assert not (tmp_path / "raw" / "files.tsv").exists()
+    corpus = check(own, tmp_path, allow_missing=2, shards=1)
+    prepared = corpus.prepare(tmp_path / "raw", tmp_path / "audio", 0)
+    assert not {clip.id for clip in prepared.clips} & {"clip 3", "weak 0"}
+
+
+def test_two_files_of_one_name_are_refused(own, tmp_path):
+    write(own / "audio" / "day 0" / "clip 1.wav", np.random.default_rng(0), 3, 8000, 1)
+    with pytest.raises(LabelError, match=r"two files with one name.*day 0/clip 1.wav and .*day 1/clip 1.wav; rename"):
+        check(own, tmp_path)
+
+
+@pytest.mark.parametrize(("content", "message"), [(b"", "zero bytes"), (b"RIFF", "not readable as audio")])
+def test_bad_audio_is_found_before_anything_is_made(own, tmp_path, content, message):
+    (own / "audio" / "day 0" / "clip 2.wav").write_bytes(content)
+    with pytest.raises(audio.AudioError, match=rf"clip 2\.wav: .*{message}"):
+        check(own, tmp_path)
+    assert not (tmp_path / "raw").exists()
+
+
+def test_long_recordings_with_weak_labels_are_refused(own, tmp_path):
+    write(own / "audio" / "long.wav", np.random.default_rng(0), 9, 16000, 1)
+    add(own, "weak.tsv", "long.wav\tdog")
+    with pytest.raises(
+        LabelError, match=r"long\.wav: 9\.0 s with weak labels, which would not hold for each part of 4 s"
+    ):
+        check(own, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"strong": "labels.tsv"}, r"labels\.tsv: the table that `strong` names is not there"),
+        ({"validation_share": 0.0}, "cannot split validation off 10 recordings"),
+        ({"test_share": 0.99}, "cannot split test off"),
+        ({"classes": ["dog", "cat", "dog"]}, "twice in it"),
+    ],
+)
+def test_folder_settings_that_make_no_sense_are_refused(own, settings, message):
+    with pytest.raises(LabelError, match=message):
+        build(own, **settings)
+
+
+def test_a_folder_without_labels_or_absent_is_refused(tmp_path):
+    with pytest.raises(LabelError, match="no such folder"):
+        build(tmp_path / "nowhere")
+    with pytest.raises(LabelError, match=r"neither strong\.tsv nor weak\.tsv"):
+        build(tmp_path)
