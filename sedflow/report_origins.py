@@ -1,0 +1,233 @@
+"""What a system's numbers came from, for the report: data, learning curves, cost, settings, versions and hashes."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import importlib.metadata
+import json
+import math
+import platform
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+import sedflow
+from sedflow.audio import sha256
+from sedflow.events import Clip, read_events, read_weak
+from sedflow.figures import Axis, Line, heatmap, line_chart
+from sedflow.mistakes import cooccurrence
+from sedflow.runs import NETWORKS, RunFolder
+
+HELD_OUT = ("validation", "test")
+PACKAGES = ("torch", "lightning", "numpy", "scaper", "librosa", "soundfile", "sed_scores_eval", "snakemake", "dvc")
+WATTS_PER_CORE = 10
+NETWORK_STYLES = {"student": "s0", "teacher": "s1", "the run": "s3"}
+MOST_CLASSES = 24
+
+
+def source_labels(manifests: Path, source: str) -> tuple[str, dict[str, list[str]]]:
+    """Kind of a source's labels and the labels of each clip, one per event (strong) or per class (weak)."""
+    path = Path(manifests) / f"{source}.tsv"
+    header = path.read_text(encoding="utf-8-sig").split("\n", 1)[0].split("\t") if path.is_file() else []
+    if "onset" in header:
+        return "strong", {clip: [event.label for event in events] for clip, events in read_events(path).items()}
+    if "event_labels" in header:
+        return "weak", {clip: sorted(labels) for clip, labels in read_weak(path).items()}
+    return "none", {}
+
+
+def data_section(manifests: Path, clips: Sequence[Clip], classes: Sequence[str]) -> dict:
+    """Counts per source and class, and the classes that sound together."""
+    names = sorted({clip.source for clip in clips}, key=lambda name: (name in HELD_OUT, name == "test", name))
+    labels = {name: source_labels(manifests, name) for name in names}
+    rows = [_source_row(name, [c for c in clips if c.source == name], *labels[name]) for name in names]
+    labelled = [name for name in names if labels[name][0] != "none"]
+    shown = _most_frequent(classes, [labels[name][1] for name in labelled])
+    counts = np.array([_count(labels[name][1], shown) for name in labelled], dtype=int).reshape(len(labelled), -1)
+    training = [of_clip for name in labelled if name not in HELD_OUT for of_clip in labels[name][1].values()]
+    together = {"labelled training clips": training, "test": list(labels.get("test", ("", {}))[1].values())}
+    return {
+        "sources": rows,
+        "class_counts": heatmap("Events (strong) or clips (weak) of each class", labelled, shown, counts),
+        "cooccurrences": [
+            heatmap(f"Together in {name}", shown, shown, cooccurrence(sets, shown), by_row=False)
+            for name, sets in together.items()
+            if sets
+        ],
+    }
+
+
+def _source_row(name: str, clips: Sequence[Clip], kind: str, labels: dict[str, list[str]]) -> dict:
+    return {
+        "name": name,
+        "kind": kind,
+        "clips": len(clips),
+        "hours": sum(clip.seconds for clip in clips) / 3600,
+        "events": sum(map(len, labels.values())) if kind == "strong" else None,
+        "recordings": len({recording for clip in clips for recording in clip.recordings}) or "–",
+    }
+
+
+def _count(labels: dict[str, list[str]], classes: Sequence[str]) -> list[int]:
+    counts = Counter(label for of_clip in labels.values() for label in of_clip)
+    return [counts[label] for label in classes]
+
+
+def _most_frequent(classes: Sequence[str], sources: Iterable[dict[str, list[str]]]) -> list[str]:
+    counts = Counter(label for labels in sources for of_clip in labels.values() for label in of_clip)
+    kept = set(sorted(classes, key=lambda label: -counts[label])[:MOST_CLASSES])
+    return [label for label in classes if label in kept]
+
+
+def learning_section(runs: Sequence[RunFolder]) -> dict:
+    """A block of charts per variant and stage: student and teacher over each other, seeds as fainter lines."""
+    blocks: dict[tuple[str, str], list[RunFolder]] = {}
+    for run in runs:
+        blocks.setdefault((run.variant, run.stage), []).append(run)
+    several = len({variant for variant, _ in blocks}) > 1
+    learning = [
+        {"title": f"{variant}, {stage}" if several else stage, "charts": _learning_charts(members)}
+        for (variant, stage), members in blocks.items()
+    ]
+    legend = [{"name": name, "style": style} for name, style in NETWORK_STYLES.items()]
+    return {"learning": learning, "network_legend": legend}
+
+
+def _learning_charts(runs: Sequence[RunFolder]) -> list[dict]:
+    quantities: dict[str, list[Line]] = {}
+    for run in runs:
+        for column, (steps, values) in run.curves().items():
+            parts = column.split("/")
+            network = next((part for part in parts if part in NETWORKS), "the run")
+            style = NETWORK_STYLES[network] + ("" if run is runs[0] else " faint")
+            style += " dots" if len(steps) == 1 else ""
+            quantity = "/".join(part for part in parts if part not in NETWORKS)
+            quantities.setdefault(quantity, []).append(Line(f"{network}, seed {run.seed}", steps, values, style))
+    charts = []
+    for quantity in sorted(quantities, key=lambda name: (not name.startswith("validation"), name)):
+        lines = quantities[quantity]
+        x = Axis.around("step", [step for line in lines for step in line.x], low=0)
+        charts.append(line_chart(quantity, lines, x, Axis.around("", [value for line in lines for value in line.y])))
+    return charts
+
+
+def cost_section(benchmarks: Path) -> dict:
+    """Time, CPU and memory per rule from Snakemake's benchmark files ``<rule>/….tsv``; empty when there are none."""
+    jobs: dict[str, list[dict[str, float]]] = {}
+    for path in sorted(Path(benchmarks).rglob("*.tsv")):
+        rule = path.relative_to(benchmarks).parts[0].removesuffix(".tsv")
+        with open(path, newline="", encoding="utf-8") as file:
+            jobs.setdefault(rule, []).extend(_numbers(row) for row in csv.DictReader(file, delimiter="\t"))
+    rules = sorted((rule for rule in jobs if jobs[rule]), key=lambda rule: -sum(job["s"] for job in jobs[rule]))
+    total = {rule: sum(job["s"] for job in jobs[rule]) for rule in rules}
+    cpu = {rule: sum(job["cpu_time"] for job in jobs[rule]) for rule in rules}
+    costs = [
+        {
+            "rule": rule,
+            "jobs": len(jobs[rule]),
+            "total": clock(total[rule]),
+            "longest": clock(max(job["s"] for job in jobs[rule])),
+            "cpu": clock(cpu[rule]),
+            "memory": f"{max(job['max_rss'] for job in jobs[rule]):,.0f} MB",
+        }
+        for rule in rules
+    ]
+    longest = max(total.values(), default=1) or 1
+    rows = [
+        {
+            "name": r,
+            "bars": [
+                {"name": "time", "style": "s1", "percent": round(100 * total[r] / longest, 2), "text": clock(total[r])}
+            ],
+        }
+        for r in rules
+    ]
+    watt_hours = sum(cpu.values()) * WATTS_PER_CORE / 3600
+    energy = (
+        f"{clock(sum(cpu.values()))} of CPU time: about {watt_hours:.1f} Wh if a busy core draws {WATTS_PER_CORE} W."
+    )
+    return {"costs": costs, "cost_chart": {"title": "Time by step", "rows": rows}, "energy": energy}
+
+
+def _numbers(row: dict[str, str]) -> dict[str, float]:
+    """The columns of a benchmark line that are used; what Snakemake could not measure (``NA``, ``-``) is 0."""
+    numbers = {}
+    for column in ("s", "cpu_time", "max_rss"):
+        try:
+            value = float(row.get(column) or 0)
+        except ValueError:
+            value = 0.0
+        numbers[column] = value if math.isfinite(value) else 0.0
+    return numbers
+
+
+def clock(seconds: float) -> str:
+    """A duration as people read it: 4.2 s, 3 min 20 s, 1 h 05 min."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 10:
+        return f"{minutes} min {rest:02d} s"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min"
+
+
+def provenance_section(runs: Sequence[RunFolder], manifests: Path, clips: Sequence[Clip], page: dict) -> dict:
+    """Versions, hashes of data and detectors, and every setting."""
+    first: dict[tuple[str, str], RunFolder] = {}
+    for run in runs:
+        first.setdefault((run.variant, run.stage), run)
+    return {
+        "versions": [("sedflow", sedflow.__version__), ("Python", platform.python_version()), *_versions()],
+        "detectors": [_detector_row(run) for run in runs],
+        "data_hashes": [*_manifest_hashes(manifests), *_audio_hashes(clips)],
+        "page_settings": _pretty(page),
+        "run_settings": [(f"{run.variant}/{run.stage}", _pretty(run.read("settings.json"))) for run in first.values()],
+    }
+
+
+def _versions() -> list[tuple[str, str]]:
+    installed = []
+    for package in PACKAGES:
+        try:
+            installed.append((package, importlib.metadata.version(package)))
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return installed
+
+
+def _detector_row(run: RunFolder) -> dict:
+    path = run.file("detector.safetensors")
+    with open(path, "rb") as file:  # the head of a safetensors file is its length (8 bytes) and JSON
+        head = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+    shapes = [entry["shape"] for name, entry in head.items() if name != "__metadata__"]
+    chosen = run.read("postprocess.json")
+    return {
+        "run": f"{run.variant}/{run.stage}/seed{run.seed}",
+        "network": chosen["chosen"],
+        "parameters": f"{sum(math.prod(shape) for shape in shapes):,}",
+        "postprocess": json.dumps(chosen[chosen["chosen"]], sort_keys=True),
+        "sha256": sha256(path),
+    }
+
+
+def _manifest_hashes(manifests: Path) -> list[tuple[str, str]]:
+    return [(f"manifest {path.name}", sha256(path)) for path in sorted(Path(manifests).glob("*.tsv"))]
+
+
+def _audio_hashes(clips: Sequence[Clip]) -> list[tuple[str, str]]:
+    """One hash over the sorted audio hashes of each source."""
+    sources: dict[str, list[str]] = {}
+    for clip in clips:
+        sources.setdefault(clip.source, []).append(f"{clip.id} {clip.sha256}")
+    return [
+        (f"audio of {source}", hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest())
+        for source, lines in sorted(sources.items())
+    ]
+
+
+def _pretty(settings: dict) -> str:
+    return json.dumps(settings, indent=2, sort_keys=True, ensure_ascii=False)
