@@ -1,0 +1,47 @@
+"""The frame of the benchmarks keeps its promises."""
+
+import pytest
+
+from bench import common
+
+
+def test_unequal_candidates_are_not_timed():
+    calls = []
+    candidates = {"ours": lambda: calls.append("ours") or 1, "peer": lambda: calls.append("peer") or 2}
+    with pytest.raises(common.UnequalError, match="peer does not give the result of ours"):
+        common.compare(candidates, equal=lambda ours, theirs: ours == theirs)
+    assert calls == ["ours", "peer"]
+
+
+def test_candidates_take_turns_after_one_warm_up():
+    calls = []
+    candidates = {"ours": lambda: calls.append("a"), "peer": lambda: calls.append("b")}
+    ours, peer = common.compare(candidates, equal=lambda *_: True, items=3, rounds=5)
+    assert "".join(calls) == "ab" * 6
+    assert len(ours.seconds) == len(peer.seconds) == 5 and peer.items == 3
+
+
+def test_fewer_than_five_rounds_are_refused():
+    with pytest.raises(ValueError, match="at least 5"):
+        common.compare({"ours": int}, equal=lambda *_: True, rounds=3)
+
+
+def test_a_ratio_is_only_claimed_when_the_rounds_do_not_overlap():
+    ours = common.Timing("ours", (1.0, 1.1, 1.2), 6)
+    clear = common.Timing("clear", (2.0, 2.2, 2.4), 6)
+    vague = common.Timing("vague", (1.1, 1.3, 1.4), 6)
+    rows = common.table([ours, clear, vague], "clips").splitlines()
+    assert rows[2].endswith("|  |") and rows[3].endswith("| 2.00× |") and rows[4].endswith("| about 1.18× |")
+    assert "| 5.455 |" in rows[2]
+
+
+def test_a_page_names_the_machine_and_is_kept(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(common, "RESULTS", tmp_path / "results")
+    common.write("page", "Title", [common.surroundings("numpy"), "text"])
+    page = (tmp_path / "results" / "page.md").read_text()
+    assert page.strip() == capsys.readouterr().out.strip()
+    assert page.startswith("# Title\n\n- ") and "numpy " in page and "load " in page and "OMP_NUM_THREADS=" in page
+
+
+def test_memory_is_the_peak_of_a_process_of_its_own():
+    assert common.peak_memory("block = bytearray(200 * 2**20)") > common.peak_memory("") + 150
