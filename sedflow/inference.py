@@ -120,17 +120,16 @@ def score_windows(detectors: dict, windows: Iterable[Window], classes, batch: in
     return {name: of_detector.scores() for name, of_detector in collected.items()}
 
 
-def score_splits(checkpoint: Path, manifests: list[Path], splits: list[str], out: Path, root: Path) -> None:
-    """Score whole splits with every network of a checkpoint: writes ``<split>_<network>.parquet`` into ``out``."""
-    specification = read_specification(checkpoint)
-    detectors = {name: load_detector(checkpoint, name)[0] for name in specification.networks}
+def score_splits(checkpoint: Path, manifests: list[Path], splits: list[str], out: Path, network: str, root=".") -> None:
+    """Score whole splits with one network of a checkpoint: writes ``<split>_<network>.parquet`` into ``out``."""
+    detector, specification = load_detector(checkpoint, network)
     clips = [clip for folder in manifests for clip in read_clips(Path(folder) / "clips.tsv")]
     for split in splits:
         paths = {clip.id: Path(root) / clip.path for clip in clips if clip.source == split}
         if not paths:
             raise LabelError(f"{manifests}: no clips of {split!r} in clips.tsv")
-        for name, scores in _score_files(detectors, paths, specification, split).items():
-            save_scores(Path(out) / f"{split}_{name}.parquet", scores)
+        scores = _score_files({network: detector}, paths, specification, split)[network]
+        save_scores(Path(out) / f"{split}_{network}.parquet", scores)
 
 
 def score_folder(folder: Path, checkpoint: Path, out: Path, raw: bool = False) -> dict[str, Scores]:

@@ -32,6 +32,7 @@ class Shared(Settings):
 
     system: str
     variant: str
+    corpora: list[str] = pydantic.Field(description="folders of the system's corpora, which DVC cannot read elsewhere")
     seeds: list[int] = pydantic.Field(min_length=1)
     tuning: Tuning
     threads: int = pydantic.Field(ge=1)
@@ -40,7 +41,7 @@ class Shared(Settings):
 class Tuning(Settings):
     """How post-processing is tuned on validation."""
 
-    objective: Literal["psds1", "psds2", "psds_mean", "collar_f1"]
+    objective: Literal["psds1+psds2", "psds1", "psds2", "collar_f1"]
 
 
 class Detector(Settings):
@@ -165,7 +166,7 @@ def read_system(name: str, variant: str = "default", folder="workflow/systems") 
 def check_system(page: dict, where: str = "system") -> System:
     """Check a system's settings: every key, every plugin's arguments, and what has to fit together."""
     page = copy.deepcopy(page)
-    page["corpora"] = [plugins.check("corpora", spec, f"{where}: corpora") for spec in page.get("corpora") or []]
+    page["corpora"] = [_check_corpus(spec, where) for spec in page.get("corpora") or []]
     system = _checked(System, page, where)
     for encoder in system.detector.encoders:
         own = {key: value for key, value in encoder.items() if key != "weights"}
@@ -174,6 +175,13 @@ def check_system(page: dict, where: str = "system") -> System:
     for name, stage in system.stages.items():
         _check_stage(system, name, stage, where)
     return system
+
+
+def _check_corpus(spec: dict, where: str) -> dict:
+    """A corpus may say ``as: <folder>``, where its files lie: two systems can then use it with different settings."""
+    own = {key: value for key, value in spec.items() if key != "as"} if isinstance(spec, dict) else spec
+    place = {"as": str(spec["as"])} if own != spec else {}
+    return plugins.check("corpora", own, f"{where}: corpora") | place
 
 
 def _check_stage(system: System, name: str, stage: Stage, where: str) -> None:
@@ -217,7 +225,7 @@ def _check_stage(system: System, name: str, stage: Stage, where: str) -> None:
 def _check_sources(system: System, stage: Stage, at: str) -> None:
     offered: dict[str, str] = {}
     for spec in system.corpora:
-        offered |= plugins.build("corpora", spec).sources
+        offered |= plugins.build("corpora", {key: value for key, value in spec.items() if key != "as"}).sources
     for source in stage.sources:
         if source in HELD_OUT:
             raise SettingsError(f"{at}.sources: {source!r} is held out and may not be trained on")

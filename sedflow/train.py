@@ -6,7 +6,9 @@ What a run needs to resume lives in its work folder; the run folder is written o
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
+import json
 import logging
 import os
 import warnings
@@ -19,12 +21,12 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.plugins.io import CheckpointIO
 
 from sedflow import plugins
+from sedflow.audio import sha256
 from sedflow.dataset import ClipSet, read_manifests
 from sedflow.detector import Detector, build_detector
 from sedflow.features import Cache
 from sedflow.frames import FrameGrid
 from sedflow.learner import Judge, Learner
-from sedflow.params import canonical
 from sedflow.specification import Specification, load_detector, read_specification, save_detectors
 
 LAST = "last.ckpt"
@@ -44,10 +46,11 @@ def train(  # noqa: PLR0913 (one rule's inputs)
     features : dict    encoder name → cache folder, for the encoders that this stage freezes
     weights : dict    encoder name → official checkpoint
     start_from : Path or None    ``best.safetensors`` of the stage before
-    work : Path    folder of the resume state; a second call goes on from there
+    work : Path    folder of the resume state, kept apart by what it depends on; a second call goes on from there
     out : Path    run folder: ``best.safetensors``, ``log.csv``, ``settings.json``
     """
-    work, out = Path(work), Path(out)
+    tables = [table for folder in manifests for table in sorted(Path(folder).glob("*.tsv"))]
+    work, out = Path(work) / run_digest(settings, seed, [*tables, *weights.values(), start_from]), Path(out)
     work.mkdir(parents=True, exist_ok=True)
     stage = settings["stage"]
     lightning.seed_everything(seed, workers=True, verbose=False)
@@ -59,6 +62,12 @@ def train(  # noqa: PLR0913 (one rule's inputs)
     last = work / LAST
     trainer.fit(learner, ckpt_path=str(last) if last.exists() else None, weights_only=True)
     finish(learner, trainer, settings, seed, out)
+
+
+def run_digest(settings: dict, seed: int, files: list) -> str:
+    """Digest of what a run is made of, so that it never resumes from a state of other data, weights or settings."""
+    parts = [json.dumps(settings, sort_keys=True), str(seed), *(sha256(path) for path in files if path is not None)]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 
 def read_clip_set(settings: dict, manifests: list, features: dict, root) -> ClipSet:
@@ -174,7 +183,7 @@ def finish(learner: Learner, trainer: lightning.Trainer, settings: dict, seed: i
         step=best["global_step"],
     )
     write_text(out / "log.csv", curve_table(learner.history))
-    write_text(out / "settings.json", canonical(settings) + "\n")
+    write_text(out / "settings.json", json.dumps(settings, indent=2, sort_keys=True) + "\n")
     save_detectors(out / "best.safetensors", networks, specification)
 
 

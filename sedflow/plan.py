@@ -1,0 +1,239 @@
+"""What the rules ask of the systems' pages: which files a step reads and makes, and the settings it depends on.
+
+Paths are strings relative to the root, as Snakemake wants them.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from pathlib import Path
+
+from sedflow import digest, params, plugins
+from sedflow.download import pretrained
+from sedflow.features import cache_key
+from sedflow.params import SettingsError, Shared, Stage, System, canonical
+from sedflow.postprocess import KINDS
+
+RUN = "models/{system}/{variant}/{stage}/seed{seed}"
+DATA = Path("data")
+FOLLOWED = (
+    "corpora",
+    "clip_seconds",
+    "sample_rate",
+    "detector",
+    "feature_shards",
+    "stages",
+    "inference",
+    "postprocess",
+    "variants",
+)
+
+
+class Pages:
+    """All systems' pages; each is read and checked when it is first asked for.
+
+    Parameters
+    ----------
+    folder : Path    ``workflow/systems``
+    """
+
+    def __init__(self, folder="workflow/systems"):
+        self.folder = Path(folder)
+        self.names = sorted(page.stem for page in self.folder.glob("*.yaml"))
+        self.system = functools.cache(functools.partial(params.read_system, folder=self.folder))
+        self.corpus = functools.cache(self._corpus)
+        self.cache = functools.cache(self._cache)
+
+    def _everywhere(self) -> Iterator[tuple[str, str, System]]:
+        """Every variant of every page that is in order; a broken page hurts only who asks for its system."""
+        for name in self.names:
+            try:
+                for variant in ("default", *self.system(name).variants):
+                    yield name, variant, self.system(name, variant)
+            except SettingsError:
+                continue
+
+    def _corpus(self, folder: str) -> dict:
+        """Settings of the corpus in ``data/manifests/<folder>``, which are the same for all systems."""
+        found: dict[str, list[str]] = {}
+        for name, variant, system in self._everywhere():
+            if folder in corpora(system):
+                found.setdefault(canonical(corpora(system)[folder]), []).append(f"{name} ({variant})")
+                spec = corpora(system)[folder]
+        if not found:
+            raise SettingsError(f"no page in {self.folder} uses a corpus {folder!r}")
+        if len(found) > 1:
+            users = "; ".join(f"{', '.join(who)}: {settings}" for settings, who in found.items())
+            raise SettingsError(
+                f"data/manifests/{folder} cannot hold the corpus with different settings; give one of them a folder "
+                f"of its own with `as: {folder}_2`. {users}"
+            )
+        return spec
+
+    def _cache(self, key: str) -> dict:
+        """What a cache folder holds: ``encoder`` with its settings, ``weights``, ``clip_seconds``, ``shards``."""
+        for _, _, system in self._everywhere():
+            for encoder in system.detector.encoders:
+                if cache_folder(system, encoder) == key:
+                    own = {name: value for name, value in encoder.items() if name != "weights"}
+                    shape = {"clip_seconds": system.clip_seconds, "shards": system.feature_shards}
+                    return {"encoder": own, "weights": encoder.get("weights"), **shape}
+        raise SettingsError(f"no page in {self.folder} has an encoder whose features lie in data/features/{key}")
+
+
+def check(pages: Pages, name: str, shared: Shared) -> None:
+    """Check the page of a system that is asked for, and that it fits ``params.yaml`` and the other pages.
+
+    Raises
+    ------
+    SettingsError    with the file, the key and what would be right
+    """
+    variant = shared.variant if name == shared.system else "default"
+    system = pages.system(name, variant)
+    page = pages.folder / f"{name}.yaml"
+    _check_written_out(page, system)
+    kind = system.postprocess.get("name")
+    if kind not in KINDS:
+        raise SettingsError(f"{page}: postprocess.name: there is no {kind!r}{plugins.nearest(str(kind), KINDS)}")
+    for encoder in system.detector.encoders:
+        cache_folder(system, encoder)
+    folders = list(corpora(system))
+    for folder in folders:
+        pages.corpus(folder)
+    if name == shared.system and shared.corpora != folders:
+        raise SettingsError(
+            f"params.yaml: corpora: {shared.corpora} are not those of {page}; write `corpora: {folders}`"
+        )
+
+
+def _check_written_out(page: Path, system: System) -> None:
+    """DVC reads the file itself, so what it follows must stand there, defaults too."""
+    written = params.read_yaml(page)
+    for key in FOLLOWED:
+        if key not in written:
+            raise SettingsError(f"{page}: write out `{key}: {canonical(system.model_dump(mode='json')[key])}`")
+    if "default" not in (written["variants"] or {}):
+        raise SettingsError(f"{page}: write out `variants: {{default: {{}}}}`")
+
+
+def corpora(system: System) -> dict[str, dict]:
+    """Folder of each corpus → its settings."""
+    return {
+        spec.get("as", spec["name"]): {name: value for name, value in spec.items() if name != "as"}
+        for spec in system.corpora
+    }
+
+
+def corpus_tables(spec: dict) -> list[str]:
+    """The committed files a corpus is read from: its class list and the sums of its raw files."""
+    tables = (DATA / "classes" / f"{spec['name']}.txt", DATA / f"{spec['name']}.tsv")
+    return [str(table) for table in tables if table.is_file()]
+
+
+def run_folders(name: str, variant: str, system: System, seeds: list[int]) -> list[str]:
+    """The run folders of a system, stage by stage."""
+    return [
+        RUN.format(system=name, variant=variant, stage=stage, seed=seed) for stage in system.stages for seed in seeds
+    ]
+
+
+def networks(stage: Stage) -> list[str]:
+    """The networks that a stage trains."""
+    return ["student"] + ["teacher"] * (stage.teacher is not None)
+
+
+def used_sources(stage: Stage) -> list[str]:
+    """Sources of a stage, and validation."""
+    return [source for source, share in stage.sources.items() if share] + ["validation"]
+
+
+def cache_folder(system: System, encoder: dict) -> str:
+    """Name of the folder with an encoder's features."""
+    own = {name: value for name, value in encoder.items() if name != "weights"}
+    name = encoder.get("weights")
+    if name is not None and name not in pretrained():
+        raise SettingsError(f"detector.encoders: no weights {name!r}{plugins.nearest(name, pretrained())}")
+    identity = name and (pretrained()[name]["sha256"] or name)
+    return f"{cache_key(own, identity, system.clip_seconds, system.sample_rate)}-{system.feature_shards}"
+
+
+def caches(system: System, stage: Stage) -> dict[str, str]:
+    """Encoders that a stage freezes → folder of their features."""
+    frozen = [encoder for encoder in system.detector.encoders if encoder["name"] in stage.freeze]
+    return {encoder["name"]: f"data/features/{cache_folder(system, encoder)}" for encoder in frozen}
+
+
+def cache_files(system: System, stage: Stage) -> list[str]:
+    """The shards of the cache that a stage reads."""
+    offered = {folder: plugins.build("corpora", spec).sources for folder, spec in corpora(system).items()}
+    return [
+        f"{cache}/{folder}/{source}-{shard}.npy"
+        for cache in caches(system, stage).values()
+        for folder, sources in offered.items()
+        for source in used_sources(stage)
+        if source in sources
+        for shard in range(system.feature_shards)
+    ]
+
+
+def weights(system: System, stage: Stage) -> dict[str, str]:
+    """Encoders → official weights that a stage begins with; none if it goes on from another stage."""
+    if stage.start_from is not None:
+        return {}
+    named = {encoder["name"]: encoder.get("weights") for encoder in system.detector.encoders}
+    return {encoder: f"models/pretrained/{name}.pt" for encoder, name in named.items() if name}
+
+
+def train_settings(name: str, system: System, stage: str) -> dict:
+    """The settings that training one stage reads."""
+    whole = system.model_dump(mode="json")
+    kept = ("clip_seconds", "sample_rate", "inference", "feature_shards")
+    return {
+        "system": name,
+        "stage_name": stage,
+        "stage": whole["stages"][stage],
+        "detector": whole["detector"],
+        "corpora": list(corpora(system).values()),
+        **{key: whole[key] for key in kept},
+    }
+
+
+def network_plugins(system: System) -> list[tuple[str, str]]:
+    """(family, name) of the plugins the detector is built from."""
+    detector = system.detector
+    return [*(("encoders", encoder["name"]) for encoder in detector.encoders), ("sequence", detector.sequence["name"])]
+
+
+def train_plugins(system: System, stage: Stage) -> list[tuple[str, str]]:
+    """(family, name) of the plugins whose code training a stage depends on; corpora speak through their manifests."""
+    return [
+        *network_plugins(system),
+        *(("losses", loss["name"]) for loss in stage.losses),
+        *(("augment", step["name"]) for step in stage.augment),
+    ]
+
+
+STEPS = {
+    "data": ("download", "soundbank", "prepare", "collect", "inventory"),
+    "features": ("weights", "features", "inventory"),
+    "train": ("train",),
+    "evaluate": ("score", "tune", "evaluate_run", "export"),
+    "report": ("report",),
+}
+
+
+def code_digests(system: System) -> dict[str, str]:
+    """What DVC follows instead of source files: its stage → digest of the code that the stage's commands run."""
+    used = {
+        "data": [("corpora", spec["name"]) for spec in corpora(system).values()],
+        "features": [(family, name) for family, name in network_plugins(system) if family == "encoders"],
+        "evaluate": network_plugins(system),
+    }
+    digests = {step: _joined(commands, used.get(step, [])) for step, commands in STEPS.items() if step != "train"}
+    trained = {name: _joined(STEPS["train"], train_plugins(system, stage)) for name, stage in system.stages.items()}
+    return {**digests, **trained}
+
+
+def _joined(commands, used) -> str:
+    return "".join(f"{command} {digest.code(command, used)}\n" for command in commands)

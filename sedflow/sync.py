@@ -1,0 +1,188 @@
+"""Keep two ledgers telling one story: Snakemake's ``.snakemake/metadata`` and DVC's ``dvc.lock``.
+
+``record``: Snakemake is up to date, so DVC takes what it made into its lock file and its cache.
+``adopt``: the files are as ``dvc.lock`` says (a checkout, a clone, a pull, DVC's run cache), so Snakemake is told.
+``check``: neither has anything left to do.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+from base64 import urlsafe_b64decode
+from collections.abc import Iterator, Mapping
+from fnmatch import fnmatch
+from pathlib import Path
+
+import yaml
+
+METADATA = Path(".snakemake/metadata")
+LOCK = Path("dvc.lock")
+SETTINGS = (Path("params.yaml"), Path("workflow/systems"))
+
+
+class SyncError(RuntimeError):
+    """The ledgers cannot be brought together; the message says what to do first."""
+
+
+def foreign_outputs() -> list[str]:
+    """Files that are not what Snakemake recorded.
+
+    Its record of an output holds the file's time: another time means that DVC or git put another version there. A
+    clone that has files of ``dvc.lock`` but no records is foreign as a whole.
+    """
+    records = [path for path in METADATA.rglob("*") if path.is_file()] if METADATA.is_dir() else []
+    if not records:
+        return [out for out in _locked_outputs() if os.path.exists(out)]
+    return sorted(output for output, ended in map(_record, records) if _is_another(output, ended))
+
+
+def record() -> None:
+    """Write what Snakemake made into ``dvc.lock`` and DVC's cache.
+
+    Raises
+    ------
+    SyncError    jobs are left, or files lie about that no rule makes any more and DVC would version
+    """
+    if _jobs_left():
+        raise SyncError("Snakemake still has jobs to run: run `snakemake` to the end, then record")
+    if stale := list(_stale_files()):
+        raise SyncError(
+            f"{len(stale)} files belong to nothing that is made now (settings from before?) and would be versioned; "
+            f"delete them first: {' '.join(stale[:5])}"
+        )
+    _run("dvc", "commit", "--force", "--no-relink", "--quiet")
+
+
+def adopt() -> None:
+    """Bring the files of ``dvc.lock`` to disk and make Snakemake's records describe them.
+
+    Raises
+    ------
+    SyncError    results on disk are in no cache yet, or the files differ from ``dvc.lock``
+    """
+    if not LOCK.is_file():
+        raise SyncError("there is no dvc.lock, so no files to adopt: `snakemake` makes them, `dvc repro` too")
+    if subprocess.run(["dvc", "checkout", "--quiet"]).returncode:
+        raise SyncError(
+            "dvc checkout refused: results on disk are in no cache yet (record or delete them), or the cache lacks "
+            "files (dvc pull)"
+        )
+    if differing := _differing():
+        raise SyncError(f"these differ from dvc.lock, so nobody knows what made them: {differing}. Run `dvc repro`")
+    _forget_other_features()
+    with tempfile.TemporaryDirectory() as folder:
+        _locked_settings(Path(folder))
+        _run("snakemake", "--cores", "1", "--touch", "--forceall", "--quiet", "all", "--config", f"settings={folder}")
+
+
+def check() -> None:
+    """Raise SyncError unless neither Snakemake nor DVC has anything left to do."""
+    if _jobs_left():
+        raise SyncError("Snakemake has jobs to run: `snakemake -n` lists them")
+    if _run("dvc", "status", "--quiet", check=False).returncode:
+        raise SyncError("DVC sees changes: `dvc status` lists them; after a snakemake run, `sedflow sync record`")
+
+
+def _record(path: Path) -> tuple[str, float]:
+    """Output and time of one of Snakemake's records; the output's name is the record's, in base64."""
+    name = "".join(part.removeprefix("@") for part in path.relative_to(METADATA).parts)
+    return urlsafe_b64decode(name).decode(), json.loads(path.read_text(encoding="utf-8"))["endtime"]
+
+
+def _is_another(output: str, ended: float) -> bool:
+    return os.path.exists(output) and abs(os.lstat(output).st_mtime - ended) > 1e-3
+
+
+def _locked_stages() -> dict[str, dict]:
+    return yaml.safe_load(LOCK.read_text(encoding="utf-8"))["stages"] if LOCK.is_file() else {}
+
+
+def _locked_outputs() -> list[str]:
+    return [out["path"] for stage in _locked_stages().values() for out in stage.get("outs", [])]
+
+
+def _locked_settings(folder: Path) -> None:
+    """Copy ``params.yaml`` and the pages, with the values that the locked files were made with."""
+    for source in SETTINGS:
+        target = folder / source
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copytree(source, target) if source.is_dir() else shutil.copy(source, target)
+    for stage in _locked_stages().values():
+        for file, values in stage.get("params", {}).items():
+            content = yaml.safe_load((folder / file).read_text(encoding="utf-8"))
+            for key, value in values.items():
+                _put(content, key.split("."), value)
+            (folder / file).write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+
+
+def _put(content: dict, keys: list[str], value) -> None:
+    for key in keys[:-1]:
+        content = content.setdefault(key, {})
+    content[keys[-1]] = value
+
+
+def _differing() -> list[str]:
+    """Outputs and code or data dependencies that are not those of ``dvc.lock``; settings may differ."""
+    status = json.loads(_run("dvc", "status", "--json", capture_output=True).stdout)
+    found = []
+    for changes in status.values():
+        for change in changes:
+            if isinstance(change, Mapping):
+                found += change.get("changed outs", {})
+                found += [dep for dep, what in change.get("changed deps", {}).items() if not isinstance(what, Mapping)]
+            else:
+                found.append(change)
+    return sorted(set(found))
+
+
+def _forget_other_features() -> None:
+    """Delete shards of the cache, which DVC does not version, unless the locked runs were made with them."""
+    from sedflow.audio import sha256
+    from sedflow.events import read_table
+
+    for inventory in (out for out in _locked_outputs() if fnmatch(out, "data/inventory/*/features/*.tsv")):
+        for _, row in read_table(inventory, ("path", "sha256")):
+            path = Path(row["path"])
+            if path.is_file() and sha256(path) != row["sha256"]:
+                path.unlink()
+
+
+def _stale_files() -> Iterator[str]:
+    """Files in the folders DVC versions as a whole which neither a rule makes nor a manifest names."""
+    rows = _run("snakemake", "--cores", "1", "--summary", capture_output=True).stdout.splitlines()[1:]
+    known = {row.split("\t")[0] for row in rows}
+    choices = yaml.safe_load(Path("params.yaml").read_text(encoding="utf-8"))
+    runs = Path("models", choices["system"], choices["variant"])
+    folders = [*runs.glob("*/seed*/scores")]
+    for corpus in choices["corpora"]:
+        manifests = Path("data/manifests", corpus)
+        folders += [manifests, Path("data/audio", corpus)]
+        for table in ("clips.tsv", "soundbank.tsv", "inventory.tsv"):
+            known |= set(_paths(manifests / table))
+    for path in sorted(path for folder in folders for path in folder.rglob("*") if path.is_file()):
+        if str(path) not in known and str(path.with_suffix(".flac")) not in known:  # JAMS beside their soundscape
+            yield str(path)
+
+
+def _paths(table: Path) -> list[str]:
+    from sedflow.events import read_table
+
+    return [row["path"] for _, row in read_table(table, ("path",))] if table.is_file() else []
+
+
+def _jobs_left() -> bool:
+    found = _run("snakemake", "--cores", "1", "--dry-run", capture_output=True, check=False)
+    if found.returncode:
+        raise SyncError(f"snakemake cannot plan:\n{found.stderr.strip() or found.stdout.strip()}")
+    return "Nothing to be done" not in found.stdout + found.stderr
+
+
+def _run(*command: str, check: bool = True, **options) -> subprocess.CompletedProcess:
+    done = subprocess.run(command, text=True, **options)
+    if check and done.returncode:
+        raise SyncError(f"`{' '.join(command)}` failed: {(done.stderr or '').strip()}")
+    return done

@@ -1,0 +1,87 @@
+"""Settings: what a page may say, and how it is told that it is wrong."""
+
+import copy
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from sedflow import params
+from sedflow.params import SettingsError, canonical, check_system, overlay
+
+PAGES = sorted(Path("workflow/systems").glob("*.yaml"))
+DEMO = yaml.safe_load(Path("workflow/systems/demo.yaml").read_text())
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_every_page_and_variant_is_in_order(page):
+    system = params.read_system(page.stem)
+    for variant in system.variants:
+        params.read_system(page.stem, variant)
+
+
+def put(page, path, value):
+    page = copy.deepcopy(page)
+    node = page
+    for key in path[:-1]:
+        node = node[key]
+    node[path[-1]] = value
+    return page
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        (["tilte"], "x", r"tilte: unknown setting; did you mean 'title'"),
+        (["stages", "frozen", "step"], 3, r"stages\.frozen\.step: unknown setting; did you mean 'steps'"),
+        (["stages", "frozen", "steps"], "many", r"stages\.frozen\.steps: .*got 'many'"),
+        (["stages", "frozen", "steps"], -1, r"stages\.frozen\.steps"),
+        (["stages", "frozen", "optimizer", "lr"], {}, r"stages\.frozen\.optimizer\.lr: no learning rate for 'head'"),
+        (["stages", "frozen", "optimizer", "warmup_steps"], 10**6, r"leave nothing to train"),
+        (["stages", "frozen", "sources"], {"weka": 4}, r"no corpus has 'weka'; did you mean 'weak'"),
+        (["stages", "frozen", "sources"], {"test": 4}, r"'test' is held out"),
+        (["stages", "frozen", "sources"], {"weak": 0}, r"make no batch"),
+        (["stages", "frozen", "freeze"], ["mobilnet"], r"no encoder 'mobilnet'; did you mean 'mobilenet'"),
+        (["stages", "finetune", "start_from"], "frosen", r"no stage 'frosen'; did you mean 'frozen'"),
+        (["stages", "frozen", "teacher"], None, r"consistency needs a teacher"),
+        (["stages", "frozen", "validate_every"], 7, r"validate_every: 7 must divide steps"),
+        (["detector", "sequence", "widht"], 3, r"detector\.sequence\.widht"),
+        (["detector", "pooling"], "sum", r"detector\.pooling"),
+        (["corpora"], [], r"corpora"),
+    ],
+)
+def test_a_wrong_setting_is_refused_with_its_place(path, value, message):
+    with pytest.raises(SettingsError, match=message):
+        check_system(put(DEMO, path, value), "demo.yaml")
+
+
+def test_an_unknown_system_or_variant_is_refused_with_the_nearest_one():
+    with pytest.raises(SettingsError, match="did you mean 'demo'"):
+        params.read_system("dmeo")
+    with pytest.raises(SettingsError, match=r"no variant 'defualt'.*did you mean 'default'"):
+        params.read_system("demo", "defualt")
+
+
+def test_numbers_that_yaml_takes_for_text_are_numbers(tmp_path):
+    (tmp_path / "page.yaml").write_text("a: 1e-05\nb: [3e-3, text, one2e]\nc: '12'\n")
+    assert params.read_yaml(tmp_path / "page.yaml") == {"a": 1e-05, "b": [0.003, "text", "one2e"], "c": "12"}
+
+
+@pytest.mark.parametrize("text", ["", "- a\n", "a: [1\n"])
+def test_a_page_that_is_no_mapping_is_refused(tmp_path, text):
+    (tmp_path / "page.yaml").write_text(text)
+    with pytest.raises(SettingsError, match=r"page\.yaml"):
+        params.read_yaml(tmp_path / "page.yaml")
+
+
+def test_a_variant_changes_what_it_names_and_nothing_else():
+    base = {"a": {"b": 1, "c": [1, 2]}, "d": {"name": "x", "width": 1}}
+    merged = overlay(base, {"a": {"c": [3]}, "d": {"name": "y"}})
+    assert merged == {"a": {"b": 1, "c": [3]}, "d": {"name": "y"}}
+    assert base == {"a": {"b": 1, "c": [1, 2]}, "d": {"name": "x", "width": 1}}
+
+
+def test_canonical_settings_do_not_depend_on_the_order_of_keys():
+    assert canonical({"b": 1, "a": {"d": 2, "c": 3}}) == canonical(json.loads('{"a": {"c": 3, "d": 2}, "b": 1}'))
+    assert canonical(check_system(DEMO)) == canonical(check_system(dict(reversed(DEMO.items()))))

@@ -1,0 +1,37 @@
+# Raw files and official weights: from the mirror (SEDFLOW_MIRROR) or else from the net, verified.
+localrules:
+    download,
+    weights,
+
+
+rule download:
+    input:
+        lambda wildcards: plan.corpus_tables(corpus_of(wildcards)),
+    output:
+        "data/raw/{corpus}/files.tsv",
+    log:
+        "logs/download/{corpus}.log",
+    benchmark:
+        "logs/benchmarks/download/{corpus}.tsv"
+    params:
+        corpus=lambda wildcards: canonical(corpus_of(wildcards)),
+        folder="data/raw/{corpus}",
+        code=corpus_code("download"),
+    shell:
+        "python -m sedflow.cli download {params.corpus:q} --out {params.folder} > {log} 2>&1"
+
+
+rule weights:
+    input:
+        "data/pretrained.yaml",
+    output:
+        "models/pretrained/{name}.pt",
+    log:
+        "logs/weights/{name}.log",
+    benchmark:
+        "logs/benchmarks/weights/{name}.tsv"
+    params:
+        name="{name}",
+        code=digest.code("weights"),
+    shell:
+        "python -m sedflow.cli weights {params.name} --out {output} > {log} 2>&1"

@@ -1,0 +1,47 @@
+# One stage, one seed. What an interrupted run needs to go on lies undeclared under work/, by stage and digest.
+def start_of(wildcards):
+    start = stage_of(wildcards).start_from
+    return plan.RUN.format(**{**wildcards, "stage": start}) + "/best.safetensors" if start else []
+
+
+def train_code(wildcards):
+    return digest.code("train", plan.train_plugins(page_of(wildcards), stage_of(wildcards)))
+
+
+rule train:
+    input:
+        manifests=manifests,
+        tables=lambda wildcards: [
+            table for spec in plan.corpora(page_of(wildcards)).values() for table in plan.corpus_tables(spec)
+        ],
+        features=lambda wildcards: plan.cache_files(page_of(wildcards), stage_of(wildcards)),
+        weights=lambda wildcards: list(plan.weights(page_of(wildcards), stage_of(wildcards)).values()),
+        start=start_of,
+    output:
+        f"{plan.RUN}/best.safetensors",
+        f"{plan.RUN}/log.csv",
+        f"{plan.RUN}/settings.json",
+    log:
+        "logs/train/{system}/{variant}/{stage}/seed{seed}.log",
+    benchmark:
+        "logs/benchmarks/train/{system}/{variant}/{stage}/seed{seed}.tsv"
+    threads: SHARED.threads
+    resources:
+        gpu=1,
+    params:
+        settings=lambda wildcards: canonical(plan.train_settings(wildcards.system, page_of(wildcards), wildcards.stage)),
+        seed="{seed}",
+        manifests=manifest_options,
+        features=lambda wildcards: repeated(
+            "--features", map("=".join, plan.caches(page_of(wildcards), stage_of(wildcards)).items())
+        ),
+        weights=lambda wildcards: repeated(
+            "--weights", map("=".join, plan.weights(page_of(wildcards), stage_of(wildcards)).items())
+        ),
+        start=lambda wildcards: repeated("--start-from", filter(None, [start_of(wildcards)])),
+        work=lambda wildcards: f"work/{wildcards.stage}/{train_code(wildcards)}",
+        out=plan.RUN,
+        code=train_code,
+    shell:
+        "python -m sedflow.cli train {params.settings:q} --seed {params.seed} {params.manifests} {params.features}"
+        " {params.weights} {params.start} --work {params.work} --out {params.out} 2>&1 | tee {log}"
