@@ -50,7 +50,7 @@ class Tally:
     def totals(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Levels, found and false once the threshold is past each level; first nothing at infinity."""
         of_row = weights[self.clip]
-        last = np.append(np.diff(self.level) != 0, True)[: len(self.level)]
+        last = np.append(self.level[1:] != self.level[:-1], True)[: len(self.level)]
         sums = [np.cumsum(of_row * change)[last] for change in (self.found, self.false)]
         return np.append(np.inf, self.level[last]), *(np.append(0.0, values) for values in sums)
 
@@ -65,8 +65,9 @@ class Tally:
         level, found, false = self.totals(weights)
         positives = weights @ self.positives
         best = int(np.argmax(f1(np.stack([found, false, np.full_like(found, positives)]))))
-        lower = level[best + 1] if best + 1 < len(level) else -np.inf
-        return np.array([found[best], false[best], positives]), float((level[best] + lower) / 2)
+        just_below = np.nextafter(level[best], -np.inf)
+        threshold = (level[best] + level[best + 1]) / 2 if best + 1 < len(level) else just_below
+        return np.array([found[best], false[best], positives]), float(threshold)
 
     def auroc(self, weights: np.ndarray, max_fpr: float = 1.0, ties: float = 0.0) -> float:
         """Area under the ROC up to ``max_fpr``; ``ties`` is the share of a tie that counts (0 staircase, ½ d′)."""

@@ -90,8 +90,8 @@ def awkward(seed, levels, clips=12, classes=("dog", "bell", "saw"), silence=Fals
     return scores, truth, durations
 
 
-@pytest.mark.parametrize("seed", range(12))
-@pytest.mark.parametrize("levels", [0, 1, 3])
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("levels", [0, 3])
 @pytest.mark.parametrize("name", ["psds1", "psds2", "psds1_macro"])
 def test_psds_of_awkward_scores_matches_sed_scores_eval(seed, levels, name):
     prepare_sed_scores_eval()
@@ -117,8 +117,8 @@ def test_psds_of_awkward_scores_matches_sed_scores_eval(seed, levels, name):
     assert per_class == pytest.approx(expected_per_class, abs=1e-9)
 
 
-@pytest.mark.parametrize("seed", range(12))
-@pytest.mark.parametrize("levels", [0, 1, 3])
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("levels", [0, 3])
 @pytest.mark.parametrize("collar", [Collar(0.2, 0.2, 0.2), Collar(0.2), Collar(0.5, 0.5)])
 def test_collar_f1_of_awkward_scores_matches_sed_scores_eval(seed, levels, collar):
     prepare_sed_scores_eval()

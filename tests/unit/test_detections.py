@@ -1,0 +1,101 @@
+"""Events from scores, and the way through other tools' files and back."""
+
+import json
+
+import numpy as np
+import pytest
+
+from sedflow.detections import detect_events, draw_detections, read_audacity, read_raven, write_detections
+from sedflow.events import Event, LabelError, read_events
+from sedflow.scores import Scores
+
+CLASSES = ("dog", "bell")
+FOUND = {"a": [Event(0.2, 0.6, "dog"), Event(0.3, 1.0, "bell")], "b": []}
+
+
+def test_runs_above_the_threshold_become_events():
+    values = np.array([[0.6, 0.0], [0.5, 0.9], [0.7, 0.9], [0.0, 0.9]])
+    scores = {"a": Scores(values, np.arange(5) * 0.5, CLASSES)}
+    assert detect_events(scores) == {
+        "a": [Event(0.0, 0.5, "dog"), Event(0.5, 2.0, "bell"), Event(1.0, 1.5, "dog")]
+    }  # 0.5 is not above 0.5
+    assert detect_events(scores, 0.4)["a"] == [Event(0.0, 1.5, "dog"), Event(0.5, 2.0, "bell")]
+    assert detect_events(scores, {"bell": 0.95})["a"] == [Event(0.0, 0.5, "dog"), Event(1.0, 1.5, "dog")]
+
+
+def test_thresholds_of_unknown_classes_are_refused():
+    scores = {"a": Scores(np.zeros((2, 2)), np.arange(3.0), CLASSES)}
+    with pytest.raises(ValueError, match=r"\['cow'\]"):
+        detect_events(scores, {"cow": 0.5})
+
+
+def test_silence_below_every_threshold_is_no_event():
+    scores = {"a": Scores(np.full((3, 2), -np.inf), np.arange(4.0), CLASSES)}
+    assert detect_events(scores, -1e9) == {"a": []}
+
+
+@pytest.mark.parametrize(("format", "read"), [("audacity", read_audacity), ("raven", read_raven)])
+def test_labels_survive_the_way_through_another_tool(tmp_path, format, read):
+    write_detections(tmp_path / "labels", FOUND, format)
+    assert read(tmp_path / "labels") == FOUND
+
+
+def test_tsv_and_json_hold_every_clip(tmp_path):
+    write_detections(tmp_path / "found.tsv", FOUND, "tsv")
+    assert read_events(tmp_path / "found.tsv") == FOUND
+    write_detections(tmp_path / "found.json", FOUND, "json")
+    told = json.loads((tmp_path / "found.json").read_text())
+    assert told["b"] == []
+    assert told["a"][0] == {"onset": 0.2, "offset": 0.6, "label": "dog"}
+
+
+def test_unknown_formats_are_refused_with_those_that_exist(tmp_path):
+    with pytest.raises(ValueError, match=r"no format 'elan'; there are \['tsv'"):
+        write_detections(tmp_path / "x", FOUND, "elan")
+
+
+def test_audacity_frequency_rows_blank_rows_and_windows_line_ends_are_read(tmp_path):
+    (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbf0.2\t0.6\tdog\r\n\\\t100\t900\r\n\r\n0.3\t1.0\tbell\r\n")
+    assert read_audacity(tmp_path / "a.txt") == {"a": FOUND["a"]}
+
+
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        ("0.5\t0.5\tdog", "a.txt:1: offset 0.5 s is not after onset"),
+        ("0,5\t0,9\tdog", "a.txt:1: .*must be numbers"),
+        ("0.5\t0.9\t", "no label"),
+        ("0.5 0.9 dog", "separated by tabs"),
+    ],
+)
+def test_impossible_audacity_labels_are_refused_with_file_and_row(tmp_path, row, words):
+    (tmp_path / "a.txt").write_text(row + "\n")
+    with pytest.raises(LabelError, match=words):
+        read_audacity(tmp_path)
+
+
+def test_raven_selections_count_once_and_may_name_their_clip(tmp_path):
+    head = (
+        "Selection\tView\tChannel\tBegin Time (s)\tEnd Time (s)\tLow Freq (Hz)\tHigh Freq (Hz)\tBegin File\tSpecies\n"
+    )
+    rows = "".join(f"1\t{view}\t1\t0.2\t0.6\t0\t8000\tyard.wav\tdog\n" for view in ("Waveform 1", "Spectrogram 1"))
+    (tmp_path / "x.Table.1.selections.txt").write_text(head + rows)
+    assert read_raven(tmp_path)["yard"] == [Event(0.2, 0.6, "dog")]
+
+
+def test_raven_tables_without_a_class_column_are_refused(tmp_path):
+    (tmp_path / "x.txt").write_text("Selection\tBegin Time (s)\tEnd Time (s)\n1\t0\t1\n")
+    with pytest.raises(LabelError, match="none of the columns"):
+        read_raven(tmp_path)
+
+
+def test_an_empty_folder_is_refused(tmp_path):
+    with pytest.raises(LabelError, match="no label files"):
+        read_audacity(tmp_path)
+
+
+def test_a_picture_is_drawn(tmp_path):
+    samples = np.sin(np.arange(16000) / 5)
+    for events in (FOUND["a"], []):
+        draw_detections(tmp_path / "picture.png", samples, 16000, events, FOUND["a"], "a clip")
+        assert (tmp_path / "picture.png").read_bytes()[1:4] == b"PNG"
