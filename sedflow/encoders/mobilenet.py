@@ -9,6 +9,7 @@ from torch import nn
 
 from sedflow.encoders import load_strict, part_of, read_checkpoint
 from sedflow.frontend import LogMel
+from sedflow.waveform import checked
 
 # kernel, expanded channels, output channels, squeeze-excitation?, activation: MobileNetV3-Large at width 1
 _BLOCKS = [
@@ -167,7 +168,7 @@ class MobileNet(nn.Module):
 
     def forward(self, waveform: torch.Tensor) -> torch.Tensor:
         """(batch, samples) → (batch, frames, dim)."""
-        return self.embed(self.front_end(waveform * self.gain))
+        return self.embed(self.front_end(checked(waveform, self.sample_rate) * self.gain))
 
     def embed(self, mel: torch.Tensor) -> torch.Tensor:
         """Log mel (batch, bands, time) → (batch, frames, dim)."""

@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import math
 import os
 import pickle
 
@@ -15,7 +16,7 @@ from sedflow.frames import FrameGrid
 
 NAMES = plugins.names("encoders")
 # where an encoder has such a setting, it is tested at this size
-SMALL = {"width": 0.4, "layers": 2, "depth": 2}
+SMALL = {"width": 0.4, "layers": 2, "depth": 2, "dim": 96, "heads": 4}
 
 
 @functools.cache
@@ -86,20 +87,36 @@ def test_half_precision_stays_finite(encoder, kind):
 
 def test_overfits_a_tiny_batch(encoder):
     torch.manual_seed(0)
-    copied = copy.deepcopy(encoder).train()
-    waveform = noise(copied, 4, 1.0)
-    wanted = torch.tensor([0.0, 1.0, 0.0, 1.0])
-    reading = torch.nn.Linear(copied.dim, 1)
-    optimizer = torch.optim.Adam([*copied.parameters(), *reading.parameters()], lr=1e-3)
+    pupil = copy.deepcopy(encoder).train()
+    seconds = torch.arange(pupil.sample_rate // 2) / pupil.sample_rate
+    tones = 0.1 * torch.stack([torch.sin(2 * math.pi * hz * seconds) for hz in (300, 1000, 2500, 6000)])
+    wanted = torch.tensor([0.0, 1.0, 1.0, 0.0])
+    reading = torch.nn.Linear(pupil.dim, 1)
+    optimizer = torch.optim.Adam([*pupil.parameters(), *reading.parameters()], lr=3e-4)
     losses = []
-    for _ in range(40):
-        logits = reading(copied(waveform)).mean(dim=(1, 2))
+    for _ in range(30):
+        logits = reading(pupil(tones)).mean(dim=(1, 2))
         loss = torch.nn.functional.binary_cross_entropy_with_logits(logits, wanted)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
-    assert losses[-1] < 0.3 * losses[0], losses
+    assert min(losses[-5:]) < 0.4 * losses[0], losses  # the least of five: dropout moves single steps
+
+
+@torch.no_grad()
+def test_a_waveform_that_is_none_is_refused_with_the_reason(encoder):
+    damaged = noise(encoder, 2, 0.5)
+    damaged[1, 100] = float("nan")
+    reasons = {
+        "with samples in it": torch.zeros(1, 0),
+        "clip 1 .* nan": damaged,
+        "full scale": torch.zeros(1, 1000, dtype=torch.int16),
+        "cut it": torch.zeros(1, 1).expand(1, 3 * 3600 * encoder.sample_rate),
+    }
+    for reason, waveform in reasons.items():
+        with pytest.raises(ValueError, match=reason):
+            encoder(waveform)
 
 
 def test_another_networks_weights_are_refused(encoder, tmp_path):
