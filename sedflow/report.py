@@ -86,8 +86,8 @@ def write_report(out: Path, page: dict, runs: list[RunFolder], manifests: Path, 
         **clip_section(study, clips, root),
         **learning_section(runs),
         **data_section(manifests, clips, study.classes),
-        **cost_section(benchmarks),
-        **provenance_section(runs, manifests, clips, page),
+        **cost_section(benchmarks, _names(page, out, manifests), list(page.get("stages", {}))),
+        **provenance_section(runs, shown_run, manifests, clips, page),
     }
     _write_text(out / "index.html", _render(context))
 
@@ -118,6 +118,12 @@ def _head(page: dict, runs: Sequence[RunFolder], shown_run: RunFolder, out: Path
     }
 
 
+def _names(page: dict, out: Path, manifests: Path) -> set[str]:
+    """What this system's jobs are called after, among the benchmarks of all systems: itself, corpora, weights."""
+    weights = {encoder.get("weights") for encoder in page.get("detector", {}).get("encoders", [])}
+    return {Path(out).parent.name, Path(manifests).name, *weights} - {None}
+
+
 def results_section(collected: Sequence[Result], runs: Sequence[RunFolder], published: dict[str, float]) -> dict:
     """Tiles of the last stage against the published row, the table of all stages, every seed."""
     variant = runs[0].variant
@@ -134,7 +140,8 @@ def results_section(collected: Sequence[Result], runs: Sequence[RunFolder], publ
     if published:
         cells = [{"final": f"{published[name]:.3f}" if name in published else "–", "raw": ""} for name in columns]
         rows.append({"name": "Published", "note": "", "kind": "published", "cells": cells})
-    tuned = [run.read("postprocess.json")["student"] for run in runs]
+    specs = [run.read("postprocess.json") for run in runs]
+    tuned = [spec[spec["chosen"]] for spec in specs]
     return {
         "tiles": [_tile(name, last.final[name], published.get(name)) for name in TILES if name in last.final],
         "table": {"columns": [HEADLINES[name][1] for name in columns], "rows": rows},

@@ -128,7 +128,7 @@ def class_section(runs: Sequence[RunFolder], shown: Sequence[str]) -> dict:
             }
             for label in shown
         ]
-        charts.append({"title": f"{HEADLINES[metric][1]} of each class", "rows": rows})
+        charts.append({"title": f"{HEADLINES[metric][1]}, class by class", "rows": rows})
     legend = [{"name": names[key], "style": style} for key, style in styles.items()]
     return {"class_charts": charts, "stage_legend": legend}
 

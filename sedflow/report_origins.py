@@ -114,13 +114,23 @@ def _learning_charts(runs: Sequence[RunFolder]) -> list[dict]:
     return charts
 
 
-def cost_section(benchmarks: Path) -> dict:
-    """Time, CPU and memory per rule from Snakemake's benchmark files ``<rule>/….tsv``; empty when there are none."""
+def cost_section(benchmarks: Path, names: set[str], stages: Sequence[str]) -> dict:
+    """Time, CPU and memory per step from Snakemake's benchmark files; empty when there are none.
+
+    Parameters
+    ----------
+    benchmarks : Path    ``<rule>/<system or corpus>/…/<stage>/….tsv``
+    names : set of str    system, corpora and weights: files whose path holds none of them belong to other systems
+    stages : sequence of str    jobs of different stages are different steps
+    """
     jobs: dict[str, list[dict[str, float]]] = {}
     for path in sorted(Path(benchmarks).rglob("*.tsv")):
-        rule = path.relative_to(benchmarks).parts[0].removesuffix(".tsv")
-        with open(path, newline="", encoding="utf-8") as file:
-            jobs.setdefault(rule, []).extend(_numbers(row) for row in csv.DictReader(file, delimiter="\t"))
+        rule, *parts = path.relative_to(benchmarks).with_suffix("").parts
+        # the page's own job is only measured when it is finished, and the page must not change with it
+        if rule != "report" and names & set(parts):
+            step = " ".join([rule, *(stage for stage in stages if stage in parts)])
+            with open(path, newline="", encoding="utf-8") as file:
+                jobs.setdefault(step, []).extend(_numbers(row) for row in csv.DictReader(file, delimiter="\t"))
     rules = sorted((rule for rule in jobs if jobs[rule]), key=lambda rule: -sum(job["s"] for job in jobs[rule]))
     total = {rule: sum(job["s"] for job in jobs[rule]) for rule in rules}
     cpu = {rule: sum(job["cpu_time"] for job in jobs[rule]) for rule in rules}
@@ -175,7 +185,9 @@ def clock(seconds: float) -> str:
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min"
 
 
-def provenance_section(runs: Sequence[RunFolder], manifests: Path, clips: Sequence[Clip], page: dict) -> dict:
+def provenance_section(
+    runs: Sequence[RunFolder], shown_run: RunFolder, manifests: Path, clips: Sequence[Clip], page: dict
+) -> dict:
     """Versions, hashes of data and detectors, and every setting."""
     first: dict[tuple[str, str], RunFolder] = {}
     for run in runs:
@@ -183,6 +195,7 @@ def provenance_section(runs: Sequence[RunFolder], manifests: Path, clips: Sequen
     return {
         "versions": [("sedflow", sedflow.__version__), ("Python", platform.python_version()), *_versions()],
         "detectors": [_detector_row(run) for run in runs],
+        **_postprocess_rows(shown_run),
         "data_hashes": [*_manifest_hashes(manifests), *_audio_hashes(clips)],
         "page_settings": _pretty(page),
         "run_settings": [(f"{run.variant}/{run.stage}", _pretty(run.read("settings.json"))) for run in first.values()],
@@ -200,18 +213,41 @@ def _versions() -> list[tuple[str, str]]:
 
 
 def _detector_row(run: RunFolder) -> dict:
-    path = run.file("detector.safetensors")
+    path = run.file("best.safetensors")
     with open(path, "rb") as file:  # the head of a safetensors file is its length (8 bytes) and JSON
         head = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-    shapes = [entry["shape"] for name, entry in head.items() if name != "__metadata__"]
-    chosen = run.read("postprocess.json")
+    network = run.read("postprocess.json")["chosen"]
+    shapes = [entry["shape"] for name, entry in head.items() if name.startswith(f"{network}.")]
     return {
         "run": f"{run.variant}/{run.stage}/seed{run.seed}",
-        "network": chosen["chosen"],
+        "network": network,
         "parameters": f"{sum(math.prod(shape) for shape in shapes):,}",
-        "postprocess": json.dumps(chosen[chosen["chosen"]], sort_keys=True),
         "sha256": sha256(path),
     }
+
+
+def _postprocess_rows(run: RunFolder) -> dict:
+    """What post-processing does to each class, and what it gained on validation."""
+    spec = run.read("postprocess.json")
+    spec = spec[spec["chosen"]]
+    rows = [
+        {
+            "label": label,
+            "settings": ", ".join(f"{name} {value}" for name, value in sorted(settings.items())),
+            "numbers": [_decimals(spec.get(key, {}).get(label)) for key in ("thresholds", "untouched", "reached")],
+        }
+        for label, settings in spec.get("settings", {}).items()
+    ]
+    title = f"{run.stage}, seed {run.seed}: {spec['name']}"
+    return {
+        "postprocess_title": title,
+        "postprocess_rows": rows,
+        "postprocess_objective": spec.get("objective", "score"),
+    }
+
+
+def _decimals(number: float | None) -> str:
+    return "–" if number is None else f"{number:.3f}"
 
 
 def _manifest_hashes(manifests: Path) -> list[tuple[str, str]]:

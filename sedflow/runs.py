@@ -17,8 +17,8 @@ HEADLINES = {
     "psds1": (None, "PSDS1"),
     "psds2": (None, "PSDS2"),
     "psds1_macro": (None, "PSDS1 without variance penalty"),
-    "collar_f1_at_0.5": ("macro_average", "Collar F1"),
-    "intersection_f1_at_0.5": ("macro_average", "Intersection F1"),
+    "collar_f1_at_0.5": ("macro_average", "Collar F1 at 0.5"),
+    "intersection_f1_at_0.5": ("macro_average", "Intersection F1 at 0.5"),
     "segment_mpauc_max_fpr_0.1": ("mean", "Segment mpAUC"),
 }
 

@@ -83,8 +83,9 @@ def build_system(reference, root):
             }
             _write_run(folder, files, scores)
             system.runs.append(RunFolder(folder))
-    for rule in ("features", "train"):
-        path = root / f"logs/benchmarks/{rule}/0.tsv"
+    jobs = ("features/key/desed/weak-0", "train/baseline/default/frozen/seed1", "train/other/default/frozen/seed1")
+    for job in (*jobs, "report/baseline"):
+        path = root / f"logs/benchmarks/{job}.tsv"
         path.parent.mkdir(parents=True)
         path.write_text(BENCHMARK)
     _write_audio(system)
@@ -123,8 +124,8 @@ def _write_run(folder, files, scores):
     (folder / "log.csv").write_text(LOG)
     for network in NETWORKS:
         save_scores(folder / f"scores/test_{network}.parquet", scores)
-    tensors = {"teacher.weight": np.zeros((10, 7), np.float32)}
-    save_file(tensors, folder / "detector.safetensors", {"specification": "{}"})
+    tensors = {f"{network}.weight": np.zeros((10, 7), np.float32) for network in NETWORKS}
+    save_file(tensors, folder / "best.safetensors", {"specification": "{}"})
 
 
 def _write_audio(system):

@@ -334,5 +334,14 @@ def test_time_is_written_as_people_read_it():
     ]  # fmt: skip
 
 
+def test_cost_counts_this_system_by_stage_and_not_its_own_page(system):
+    section = cost_section(system.root / "logs/benchmarks", {"baseline", "desed"}, ["frozen", "finetune"])
+    assert {c["rule"]: c["jobs"] for c in section["costs"]} == {"features": 1, "train frozen": 1}
+
+
 def test_missing_benchmarks_leave_the_section_empty(tmp_path):
-    assert cost_section(tmp_path / "nowhere")["costs"] == []
+    assert cost_section(tmp_path / "nowhere", {"demo"}, [])["costs"] == []
+
+
+def test_parameters_are_those_of_the_chosen_network(report):
+    assert re.search(r"seed1</th><td class=\"left\">teacher</td><td>70</td>", (report / "index.html").read_text())
