@@ -138,9 +138,10 @@ def _chunked_scan(signal, log_decay, write, read, chunk):
     to_end = (total[..., -1:] - total).exp().unsqueeze(-1)
     gained = (signal * to_end).transpose(3, 4) @ write.unsqueeze(2)  # (batch, chunks, heads, head_dim, state)
     kept = total[..., -1].exp()[..., None, None]
-    states = [torch.zeros_like(gained[:, 0])]
-    for k in range(gained.shape[1] - 1):
-        states.append(kept[:, k] * states[k] + gained[:, k])
+    state, states = torch.zeros_like(gained[:, 0]), []
+    for keep, gain in zip(kept.unbind(1), gained.unbind(1), strict=True):
+        states.append(state)
+        state = keep * state + gain
     carried = read.unsqueeze(2) @ torch.stack(states, dim=1).transpose(3, 4) * total.exp().unsqueeze(-1)
     return (within + carried).transpose(2, 3).flatten(1, 2)[:, :frames]
 
