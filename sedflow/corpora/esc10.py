@@ -31,7 +31,7 @@ SOURCES = {
 BACKGROUNDS = ("rain", "sea_waves", "fire_crackling")
 WHOLE = Cut(whole=True)  # a train of ticks is one event, a motor runs on
 CUTS = {
-    "dog_bark": Cut(gap=0.15),
+    "dog_bark": Cut(gap=0.3),
     "baby_cry": Cut(gap=0.4),
     "clock_tick": WHOLE,
     "person_sneeze": Cut(gap=0.3),
