@@ -75,7 +75,8 @@ def collar_tally(values: np.ndarray, frames: Frames, truth: Truth, label: str, c
     level, clip, shown = appear_and_vanish(detected.where(~doubtful[detected.clip]))
     hit_level, hit_clip, found = appear_and_vanish(hit.where(~doubtful[hit.clip]))
     rows = [(level, clip, np.zeros_like(shown), shown), (hit_level, hit_clip, found, -found)]
-    rows += [_matched(values, frames, truth, column, number, collar) for number in np.flatnonzero(doubtful)]
+    if doubtful.any():
+        rows.append(_matched(values, frames, truth, column, np.flatnonzero(doubtful), collar))
     return Tally.of(*(np.concatenate(parts) for parts in zip(*rows, strict=True)), truth.number(column, clips))
 
 
@@ -90,24 +91,23 @@ def _ambiguous(event, member, hit, truth, clips) -> np.ndarray:
     return doubtful
 
 
-def _matched(values, frames, truth, column, number, collar):
-    """Changes of one clip by sed_scores_eval, which finds the best assignment at each threshold."""
+def _matched(values, frames, truth, column, numbers, collar):
+    """Changes of some clips by sed_scores_eval, which finds the best assignment at each threshold."""
     prepare_sed_scores_eval()
     from sed_scores_eval.collar_based import intermediate_statistics
 
-    of_clip = slice(*np.searchsorted(frames.clip, [number, number + 1]))
-    edges = np.append(frames.onset[of_clip], frames.offset[of_clip][-1:])
-    own = (truth.clip == number) & (truth.label == column)
-    events = [(on, off, "event") for on, off in zip(truth.onset[own], truth.offset[own], strict=True)]
+    tables, events = {}, {}
+    for number in numbers:
+        of_clip = slice(*np.searchsorted(frames.clip, [number, number + 1]))
+        edges = np.append(frames.onset[of_clip], frames.offset[of_clip][-1:])
+        tables[number] = Scores(values[of_clip, None], edges, ("event",)).table()
+        own = (truth.clip == number) & (truth.label == column)
+        events[number] = [(on, off, "event") for on, off in zip(truth.onset[own], truth.offset[own], strict=True)]
     deltas = intermediate_statistics.intermediate_statistics_deltas(
-        {"clip": Scores(values[of_clip, None], edges, ("event",)).table()},
-        {"clip": events},
-        onset_collar=collar.onset,
-        offset_collar=collar.offset,
-        offset_collar_rate=collar.rate,
+        tables, events, onset_collar=collar.onset, offset_collar=collar.offset, offset_collar_rate=collar.rate
     )
-    level, _, found, false = _rows(deltas, ["clip"], "event")
-    return level, np.full(len(level), number), found, false
+    level, position, found, false = _rows(deltas, numbers, "event")
+    return level, numbers[position], found, false
 
 
 @dataclasses.dataclass(frozen=True)

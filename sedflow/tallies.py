@@ -42,9 +42,16 @@ class Tally:
 
     @classmethod
     def of(cls, level, clip, found, false, positives, negatives=None) -> Tally:
-        """Sort the rows by falling level."""
-        order = np.argsort(-np.asarray(level), kind="stable")
-        rows = [np.asarray(values)[order] for values in (level, clip, found, false)]
+        """Sort the rows by falling level; what cancels within a clip (a detection that only grows) is dropped."""
+        level, clip = np.asarray(level), np.asarray(clip)
+        order = np.lexsort((clip, -level))
+        level, clip = level[order], clip[order]
+        firsts = np.flatnonzero(np.append(True, (level[1:] != level[:-1]) | (clip[1:] != clip[:-1]))[: len(level)])
+        changes = [
+            np.add.reduceat(np.asarray(c)[order], firsts) if len(firsts) else np.zeros(0) for c in (found, false)
+        ]
+        stays = (changes[0] != 0) | (changes[1] != 0)
+        rows = [values[stays] for values in (level[firsts], clip[firsts], *changes)]
         return cls(*rows, positives, np.zeros_like(positives) if negatives is None else negatives)
 
     def totals(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
