@@ -110,8 +110,9 @@ def operating_points(
         if events:
             label = frames.classes[column]
             changes = count(stretches(frames.column(label), frames), index, label, criteria)
-            past = changes.level[None, :] >= np.asarray(thresholds)[:, None]  # (thresholds, changes)
-            found, wrong = past @ changes.found, past @ changes.false
+            order = np.argsort(-changes.level)
+            passed = np.searchsorted(-changes.level[order], -np.asarray(thresholds), side="right")
+            found, wrong = (np.r_[0, np.cumsum(c[order])][passed] for c in (changes.found, changes.false))
             points[label] = np.stack([found, events - found, wrong], axis=1).astype(int)
     return points
 

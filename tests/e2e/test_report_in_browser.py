@@ -12,7 +12,7 @@ import pytest
 from finished_system import build_system
 
 FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--remote-debugging-pipe")
-PATIENCE_SECONDS = 60
+PATIENCE_SECONDS = 120
 
 
 class Browser:
