@@ -102,7 +102,7 @@ def _convolve(module, x, padding_mask):
 def _normalise_real(norm, x, padding_mask):
     """Apply a batch or group norm to (batch, channels, frames) with statistics of the real frames alone."""
     if isinstance(norm, nn.GroupNorm):
-        share = padding_mask.unsqueeze(1) / (x.shape[1] * padding_mask.sum(1)[:, None, None])
+        share = padding_mask.unsqueeze(1) / (x.shape[1] * padding_mask.sum(1).clamp(min=1)[:, None, None])
         mean = (x * share).sum((1, 2), keepdim=True)
         variance = ((x - mean).square() * share).sum((1, 2), keepdim=True)
         scale = (variance + norm.eps).rsqrt() * norm.weight.unsqueeze(1)

@@ -98,7 +98,7 @@ class _Mamba2(nn.Module):
             signal, write, read = (at_least_float32(x) for x in (signal, write, read))
             step = nn.functional.softplus(at_least_float32(step) + at_least_float32(self.dt_bias))
             decay = -at_least_float32(self.A_log).exp()
-            fused = _fused_scan() if signal.is_cuda else None
+            fused = _fused_scan() if signal.is_cuda and signal.dtype == torch.float32 else None
             if fused is not None:
                 scanned = fused(signal, step, decay, write.unsqueeze(2), read.unsqueeze(2), chunk_size=self.chunk)
             else:

@@ -1,4 +1,4 @@
-"""Every head in half precision, on silence and on much too large embeddings."""
+"""Every head in half precision, on silence, on much too large embeddings, on a clip of padding alone."""
 
 import contextlib
 
@@ -16,9 +16,11 @@ PRECISIONS = {
 }
 
 
-def head_of(name):
+def head_of(name, **settings):
+    if "width" in plugins.settings_of("sequence", name):
+        settings["width"] = 64
     torch.manual_seed(0)
-    return plugins.build("sequence", {"name": name}, DIM)
+    return plugins.build("sequence", {"name": name, **settings}, DIM)
 
 
 def embeddings_of(frames=60):
@@ -72,3 +74,13 @@ def test_output_and_gradients_are_finite(name, precision, scale):
     gradients = {n: p.grad for n, p in head.named_parameters() if p.requires_grad}
     assert embeddings.grad.isfinite().all()
     assert [n for n, gradient in gradients.items() if gradient is None or not gradient.isfinite().all()] == []
+
+
+@pytest.mark.parametrize("spec", [{"name": name} for name in HEADS] + [{"name": "conformer", "group_norm": True}])
+def test_a_clip_of_padding_alone_stays_finite(spec):
+    head = head_of(**spec).train()
+    padding_mask = torch.tensor([[True], [False]]).expand(-1, 60)
+    output = head(embeddings_of(), padding_mask)
+    assert output.isfinite().all()
+    output[padding_mask].square().mean().backward()
+    assert all(p.grad.isfinite().all() for p in head.parameters() if p.grad is not None)
