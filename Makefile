@@ -36,7 +36,7 @@ demo: install ## the whole pipeline on the corpus it synthesises itself, in minu
 	@$(MAKE) run SYSTEM=demo
 
 run: install ## one system: make run SYSTEM=esc10
-	@test -n "$(SYSTEM)" || { echo "which system? make run SYSTEM=…, one of:" workflow/systems/*.yaml >&2; exit 2; }
+	@test -n "$(SYSTEM)" || { echo "which system? make run SYSTEM=…, one of: $(notdir $(basename $(wildcard workflow/systems/*.yaml)))" >&2; exit 2; }
 	@$(activate); snakemake --cores $(CORES) $(SYSTEM)
 	@$(activate); python -m sedflow.cli summary $(SYSTEM)
 
@@ -46,10 +46,10 @@ test: lint ## lint and all tests
 lint: install ## ruff and snakefmt
 	@$(activate); ruff check --quiet .
 	@$(activate); ruff format --check --quiet .
-	@$(activate); snakefmt --check --quiet Snakefile workflow/rules
+	@$(activate); snakefmt --check Snakefile workflow/rules
 
 format: install ## mend what lint would complain about
-	@$(activate); ruff check --quiet --fix . ; ruff format --quiet . ; snakefmt --quiet Snakefile workflow/rules
+	@$(activate); ruff check --quiet --fix . ; ruff format --quiet . ; snakefmt Snakefile workflow/rules
 
 bench: install ## time against named peers; tables go to bench/results (one only: make bench ONLY=cache)
 	@$(activate); for script in $(or $(ONLY:%=bench/%.py),$(filter-out bench/common.py,$(wildcard bench/*.py))); do python $$script; done
