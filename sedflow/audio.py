@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import io
 from pathlib import Path
 
 import numpy as np
@@ -107,8 +108,11 @@ def write(path, waveform: np.ndarray, sample_rate: int) -> None:
             f"{path}: refusing to write clipped audio, its peak is {peak:.3f}; lower the level before writing"
         )
     path.parent.mkdir(parents=True, exist_ok=True)
+    # through memory: libsndfile does not tell when the disk is full while it closes a file
+    encoded = io.BytesIO()
+    soundfile.write(encoded, np.clip(waveform, -1, FULL_SCALE), sample_rate, format="FLAC", subtype="PCM_16")
     unfinished = path.with_name(path.name + ".part")
-    soundfile.write(unfinished, np.clip(waveform, -1, FULL_SCALE), sample_rate, format="FLAC", subtype="PCM_16")
+    unfinished.write_bytes(encoded.getbuffer())
     unfinished.replace(path)
 
 

@@ -120,7 +120,8 @@ def fetch(url: str, out: Path, expected_sha256: str | None = None, wait_seconds:
         except _Interrupted as error:
             reason = str(error)
             log.warning("%s: %s (attempt %d of %d)", url, reason, attempt + 1, _TRIES)
-            time.sleep(wait_seconds * 2**attempt)
+            if attempt < _TRIES - 1:
+                time.sleep(wait_seconds * 2**attempt)
     else:
         raise DownloadError(f"{url}: {reason}; what arrived is kept, give the same command again to resume")
     if expected_sha256 is not None and found != expected_sha256:

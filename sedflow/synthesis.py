@@ -276,5 +276,5 @@ def _save_jams(jam, path: Path, source: str, redrawn: int) -> None:
     jam.annotations[0].sandbox.scaper.soundscape_audio_path = path.name
     jam.sandbox.sedflow = {"source": source, "snr_redrawn": redrawn}
     unfinished = path.with_suffix(".jams.part")
-    jam.save(str(unfinished), fmt="jams")
+    unfinished.write_text(jam.dumps(indent=2), encoding="utf-8")  # jam.save would serialise twice to validate
     unfinished.replace(path.with_suffix(".jams"))

@@ -1,7 +1,8 @@
 """ESC-10 (Piczak 2015): real recordings of ten classes, mixed to soundscapes with known events.
 
 Seven classes are events, three are backgrounds. Folds say which recordings a source may use; the held-out fold is
-halved by recording into validation and test.
+halved by recording into validation and test. ``data/esc10.tsv`` holds sums and attribution of folds 1 to 4; those of
+the fifth are unknown here, so settings may not ask for it.
 """
 
 from __future__ import annotations

@@ -169,20 +169,19 @@ class Folder:
         """Source → recording → its events or labels."""
         labels = {}
         if "strong" in self.tables:
-            labels["real_strong"] = read_events(self.tables["strong"], self.classes)
+            labels["real_strong"] = self._filled("strong", read_events)
         if "weak" in self.tables:
-            labels["weak"] = read_weak(self.tables["weak"], self.classes)
+            labels["weak"] = self._filled("weak", read_weak)
         for source, share in shares.items():
             if source in self.tables:
-                labels[source] = read_events(self.tables[source], self.classes)
+                labels[source] = self._filled(source, read_events)
             else:
                 labels[source] = self._split_off(labels.get("real_strong", {}), source, share)
         if "unlabeled" in self.tables:
             labelled = {clip for of_source in labels.values() for clip in of_source}
             labels["unlabeled"] = dict.fromkeys(clip for clip in self._unlabeled() if clip not in labelled)
-        empty = [source for source, of_source in labels.items() if not of_source]
-        if empty:
-            raise LabelError(f"{self.path}: no recordings for {empty[0]}; its table is empty, fill or delete it")
+            if not labels["unlabeled"]:
+                raise LabelError(f"{self.tables['unlabeled']}: names no recording; fill or delete it")
         first: dict[str, str] = {}
         for source, of_source in labels.items():
             for clip in of_source:
@@ -190,6 +189,13 @@ class Folder:
                     raise LabelError(
                         f"{self.path}: {clip!r} stands in {first[clip]} and in {source}; keep it in one table"
                     )
+        return labels
+
+    def _filled(self, name: str, read) -> dict:
+        """The labels of a table, which must not be empty."""
+        labels = read(self.tables[name], self.classes)
+        if not labels:
+            raise LabelError(f"{self.tables[name]}: no rows below the header; fill or delete the file")
         return labels
 
     def _split_off(self, strong: dict, source: str, share: float) -> dict:

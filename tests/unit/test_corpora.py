@@ -308,7 +308,7 @@ STRONG = "filename\tonset\toffset\tevent_label\n"
     ("table", "content", "message"),
     [
         ("strong.tsv", "", r"strong\.tsv: the file is empty; expected a header"),
-        ("strong.tsv", STRONG, "no recordings for real_strong|name no label|cannot split"),
+        ("strong.tsv", STRONG, r"strong\.tsv: no rows below the header; fill or delete the file"),
         ("strong.tsv", STRONG.replace("\t", ","), r"strong\.tsv:1: .*comma-separated, save it with tabs"),
         ("strong.tsv", STRONG + "clip 0.wav\t1.5\t0.5\tdog\n", r"strong\.tsv:2: offset 0.5 s is not after onset 1.5 s"),
         ("strong.tsv", STRONG + "clip 0.wav\t-1\t0.5\tdog\n", r"strong\.tsv:2: onset -1.0 s is negative"),
