@@ -11,6 +11,8 @@ from sedflow.encoders import CheckpointError
 
 # buffers that a profiler left in some published files
 _PROFILER = ("total_ops", "total_params")
+# what may stand beside a module's own tensors when nothing precedes their names
+_HEADS = ("head.", "head_dist.", "strong_head.", "weak_head.", "seq_model.")
 
 
 def module_tensors(
@@ -29,7 +31,7 @@ def module_tensors(
     Returns
     -------
     dict
-        The module's tensors, without the prefix.
+        The module's tensors, without the prefix; classifier heads are not among them.
     list of str
         The names of everything else.
 
@@ -52,11 +54,8 @@ def module_tensors(
             raise CheckpointError(
                 f"{path}: {first!r} and {other!r} are different weights; keep one of them in the file"
             )
-    tensors = {
-        name.removeprefix(first): tensor
-        for name, tensor in named.items()
-        if name.startswith(first) and not name.endswith(_PROFILER)
-    }
+    tensors = {name.removeprefix(first): tensor for name, tensor in named.items() if name.startswith(first)}
+    tensors = {n: tensor for n, tensor in tensors.items() if not (n.startswith(_HEADS) or n.endswith(_PROFILER))}
     return tensors, sorted(named.keys() - {first + name for name in tensors})
 
 

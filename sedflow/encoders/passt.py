@@ -108,10 +108,8 @@ class PaSST(nn.Module):
         CheckpointError    unreadable, or not a frame-wise PaSST of this size
         """
         tensors, others = module_tensors(read_checkpoint(path), "conv_in_1.weight", path, network=network)
-        heads = [name for name in tensors if name.startswith(("head.", "head_dist."))]
-        ours = {_our_name(name): tensor for name, tensor in tensors.items() if name not in heads}
-        load_strict(self, ours, path)
-        return others + heads
+        load_strict(self, {_our_name(name): tensor for name, tensor in tensors.items()}, path)
+        return others
 
 
 class _Patches(nn.Module):

@@ -1,0 +1,225 @@
+"""BEATs against microsoft/unilm and fschmid56/PretrainedSED, from waveform to tokens, frames and classes."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+from vectors import find_vectors
+
+from sedflow.detector import Pooling, match_frames
+from sedflow.encoders import CheckpointError
+from sedflow.encoders.beats import _BASE, _SIZES, BEATs, relative_bucket, token_padding
+
+
+@pytest.fixture(scope="module")
+def microsoft(golden_dir):
+    return find_vectors(golden_dir, lambda about: about.get("model") == "BEATs")
+
+
+@pytest.fixture(scope="module")
+def pretrained_sed(golden_dir):
+    return find_vectors(golden_dir, lambda about: about.get("model", "").startswith("BEATs inside PretrainedSED"))
+
+
+def built(vectors, **settings):
+    sizes = {ours: vectors.config[official] for official, ours in _SIZES.items()}
+    return BEATs(**sizes, cfg={name: vectors.config[name] for name in _BASE}, **settings).eval()
+
+
+def file_of(vectors, folder, **changes):
+    """The vectors' weights as the official loader wants them."""
+    path = folder / f"{vectors.name}.pt"
+    flat = vectors.about["checkpoint_format"].startswith("flat")
+    torch.save(vectors.weights if flat else {"cfg": vectors.config | changes, "model": vectors.weights}, path)
+    return path
+
+
+def loaded(vectors, folder):
+    encoder = built(vectors)
+    ignored = encoder.load_official(file_of(vectors, folder))
+    assert all(name.endswith("_head.weight") or name.endswith("_head.bias") or "predictor" in name for name in ignored)
+    return encoder
+
+
+def observed(encoder):
+    """Outputs of the parts that the vectors record, filled in by the next forward pass."""
+    parts = {"patch_ln": "layer_norm", "patch_proj": "post_extract_proj", "pos_conv": "pos_conv"}
+    modules = {name: getattr(encoder.embedding, part) for name, part in parts.items()}
+    modules["layer_in"] = encoder.embedding.encoder_layer_norm
+    modules |= {f"layer{number}": block for number, block in enumerate(encoder.blocks)}
+    seen = {}
+    for name, module in modules.items():
+        module.register_forward_hook(lambda module, given, output, name=name: seen.update({name: output}))
+    return seen
+
+
+def check_all(vectors, case, seen, given=""):
+    for name, output in seen.items():
+        if f"{case}/{name}" in vectors.about["outputs"]:
+            vectors.check(f"{case}/{name}", output, given)
+
+
+@torch.no_grad()
+def test_every_part_from_waveforms_and_from_the_recorded_mel(microsoft, tmp_path):
+    for vectors in microsoft:
+        encoder = loaded(vectors, tmp_path)
+        seen = observed(encoder)
+        padding = vectors.inputs("/wave_padding_mask")
+        for case, waveform in vectors.inputs("/wave").items():
+            fbank = vectors.output(f"{case}/fbank")
+            vectors.check(f"{case}/fbank", encoder.features(waveform))
+            tokens = encoder.tokens(waveform, padding.get(case))
+            check_all(vectors, case, seen | {"features": tokens})
+            hidden = token_padding(padding[case], fbank.shape[1]) if case in padding else None
+            tokens = encoder.encode(fbank, hidden)
+            check_all(vectors, case, seen | {"features": tokens}, given="_given_mel")
+            if hidden is not None:
+                assert torch.equal(hidden, vectors.output(f"{case}/token_padding_mask"))
+
+
+@torch.no_grad()
+def test_padding_counts_as_audio_without_a_mask(microsoft, tmp_path):
+    for vectors in microsoft:
+        for case, waveform in vectors.inputs("/wave").items():
+            unmasked = f"{case.replace('p_', 'q_', 1)}_nomask/features"
+            if unmasked in vectors.about["outputs"]:
+                encoder = loaded(vectors, tmp_path)
+                vectors.check(unmasked, encoder.tokens(waveform))
+                fbank = vectors.output(f"{case}/fbank")
+                vectors.check(unmasked, encoder.encode(fbank), given="_given_mel")
+
+
+@torch.no_grad()
+def test_classes_of_a_finetuned_file(microsoft, tmp_path):
+    finetuned = [vectors for vectors in microsoft if vectors.config["finetuned_model"]]
+    assert finetuned
+    for vectors in finetuned:
+        encoder = loaded(vectors, tmp_path)
+        for case, waveform in vectors.inputs("/wave").items():
+            vectors.check(f"{case}/probs", encoder.class_probabilities(waveform))
+
+
+def test_relative_positions_fall_into_the_official_buckets(microsoft):
+    for vectors in microsoft:
+        expected = vectors.output("relpos_bucket")
+        reach = len(expected) // 2
+        buckets = relative_bucket(
+            torch.arange(-reach, reach + 1), vectors.config["num_buckets"], vectors.config["max_distance"]
+        )
+        assert torch.equal(buckets, expected)
+
+
+def test_training_computes_what_evaluation_computes(microsoft, tmp_path):
+    # the two differ in how they hold the attention mask and the weights of the position convolution
+    for vectors in microsoft:
+        encoder = loaded(vectors, tmp_path)
+        last = f"layer{len(encoder.blocks) - 1}"
+        for case, waveform in vectors.inputs("/wave").items():
+            name = f"{case}/{last}" if f"{case}/{last}" in vectors.about["outputs"] else f"{case}/features"
+            if "padded" not in case:
+                vectors.check(name, encoder.tokens(waveform).detach())
+
+
+@torch.no_grad()
+def test_frames_and_scores_of_pretrained_sed(pretrained_sed, tmp_path):
+    for vectors in pretrained_sed:
+        encoder = loaded(vectors, tmp_path)
+        heads = Pooling(encoder.dim, vectors.config["n_classes_strong"], "mean")
+        for name, head in (("strong_head", heads.strong), ("weak_head", heads.weak)):
+            head.load_state_dict({kind: vectors.weights[f"{name}.{kind}"] for kind in ("weight", "bias")})
+        for case, waveform in vectors.inputs("/wave").items():
+            mel = vectors.output(f"{case}/mel")
+            vectors.check(f"{case}/mel", encoder.features(waveform).transpose(1, 2).unsqueeze(1))
+            for tokens, given in (
+                (encoder.tokens(waveform), ""),
+                (encoder.encode(mel.squeeze(1).transpose(1, 2)), "_given_mel"),
+            ):
+                vectors.check(f"{case}/frames", tokens, given)
+                prediction = heads(match_frames(tokens, vectors.config["seq_len"]))
+                vectors.check(f"{case}/strong_logits", prediction.strong_logits.transpose(1, 2), given)
+                vectors.check(f"{case}/weak_logits", prediction.weak.double().logit(), given)
+            if f"{case}/frames250" in vectors.about["outputs"]:
+                vectors.check(f"{case}/frames250", encoder(waveform))
+
+
+@torch.no_grad()
+def test_both_spellings_of_weight_norm_and_every_prefix_load(microsoft, pretrained_sed, tmp_path):
+    new = {"weight_g": "parametrizations.weight.original0", "weight_v": "parametrizations.weight.original1"}
+    for vectors in (microsoft[0], pretrained_sed[0]):
+        reference = loaded(vectors, tmp_path).state_dict()
+        stripped = {name.removeprefix("model.model."): tensor for name, tensor in vectors.weights.items()}
+        for renamed in (new, {theirs: ours for ours, theirs in new.items()}):
+            for prefix in ("", "model.model.", "model.beats.", "student.as_model.model.beats."):
+                tensors = {}
+                for name, tensor in stripped.items():
+                    for old_name, new_name in renamed.items():
+                        name = name.replace(f"pos_conv.0.{old_name}", f"pos_conv.0.{new_name}")
+                    tensors[name if "_head." in name else prefix + name] = tensor
+                path = tmp_path / "renamed.pt"
+                torch.save(tensors, path)
+                encoder = built(vectors)
+                encoder.load_official(path, network="student")
+                assert all(torch.equal(reference[name], tensor) for name, tensor in encoder.state_dict().items())
+
+
+def test_a_file_of_another_configuration_is_refused_by_field(microsoft, tmp_path):
+    for vectors in microsoft:
+        heads = vectors.config["encoder_attention_heads"]
+        for changes, complaint in (
+            ({"encoder_attention_heads": 2 * heads}, f"heads {2 * heads}, the encoder {heads}"),
+            ({"max_distance": 400}, "max_distance 400"),
+            ({"layer_norm_first": True}, "layer_norm_first True, the encoder False"),
+        ):
+            with pytest.raises(CheckpointError, match=complaint):
+                built(vectors).load_official(file_of(vectors, tmp_path, **changes))
+        # how a file was trained does not matter
+        built(vectors).load_official(file_of(vectors, tmp_path, dropout=0.3, encoder_layerdrop=0.5))
+
+
+@pytest.mark.parametrize(
+    ("gone", "complaint"),
+    [
+        ("encoder.layers.1.self_attn.k_proj.weight", r"missing: blocks\.1\.self_attn\.qkv\.weight"),
+        ("layer_norm.weight", r"missing: embedding\.layer_norm\.weight"),
+        ("patch_embedding.weight", "no tensor patch_embedding.weight"),
+    ],
+)
+def test_a_file_without_a_tensor_is_refused(microsoft, tmp_path, gone, complaint):
+    vectors = copy.deepcopy(microsoft[0])
+    vectors.tensors.pop(f"w/{gone}")
+    with pytest.raises(CheckpointError, match=complaint):
+        built(vectors).load_official(file_of(vectors, tmp_path))
+
+
+def test_blocks_with_tables_of_their_own_are_refused(microsoft, tmp_path):
+    vectors = copy.deepcopy(microsoft[0])
+    vectors.tensors["w/encoder.layers.1.self_attn.relative_attention_bias.weight"] += 1
+    with pytest.raises(CheckpointError, match="published BEATs share one table"):
+        built(vectors).load_official(file_of(vectors, tmp_path))
+
+
+def test_beats_base_has_as_many_parameters_as_published():
+    # cpjku_efficient.md §3: alone, and with two heads of 447 classes
+    with torch.device("meta"):
+        encoder = BEATs()
+        heads = nn.ModuleList(nn.Linear(encoder.dim, 447) for _ in range(2))
+    count = sum(parameter.numel() for parameter in encoder.parameters())
+    assert count == 90_311_792
+    assert count + sum(parameter.numel() for parameter in heads.parameters()) == 90_999_278
+
+
+@torch.no_grad()
+def test_golden_sine():
+    # atst_desed.md, appendix C: 0.5 sin(2π 1000 n / 16000), 10 s
+    samples = torch.arange(160_000, dtype=torch.float64)
+    waveform = (0.5 * torch.sin(2 * torch.pi * 1000 * samples / 16_000)).float().unsqueeze(0)
+    encoder = BEATs(dim=32, depth=1, heads=2)
+    energies = encoder.filter_bank(waveform)
+    assert energies.shape == (1, 998, 128)
+    assert energies[0, 499].argmax() == 43
+    assert energies[0, 499, 43] == pytest.approx(26.5168, abs=1e-4)
+    features = encoder.features(waveform)
+    assert features[0, 499, 43] == pytest.approx(0.8466, abs=1e-4)
+    assert features.mean() == pytest.approx(-0.68725, abs=2e-4)  # hangs on rounding noise between the harmonics
+    assert encoder.tokens(waveform).shape == (1, 496, 32)
