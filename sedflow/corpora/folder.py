@@ -54,7 +54,7 @@ class Folder:
     ----------
     path : str    the folder
     sample_rate : int    of the clips that are written, Hz
-    seconds : float    longest training clip; longer recordings are cut, labels along
+    seconds : float    longest clip; longer recordings are cut, labels along, except those of test
     classes : str, list of str    file in the folder, or the labels; by default ``classes.txt`` or what the tables name
     strong, weak, unlabeled, validation, test : str    table (unlabeled: or sub-folder) if called otherwise
     validation_share, test_share : float    share of the recordings of ``strong`` where there is no table
@@ -253,10 +253,10 @@ class Folder:
                 )
 
     def _cut(self, path: str, name: str, source: str):
-        """Yield (begin, end, clip id): the parts of a training recording; validation and test stay whole."""
+        """Yield (begin, end, clip id): the parts of a recording; test recordings stay whole."""
         total = audio.info(path).seconds
-        if source in ("validation", "test") or total <= self.seconds + LONGEST_REST_SECONDS or source == "weak":
-            yield 0.0, total if source in ("validation", "test") else min(total, self.seconds), name
+        if source == "test" or total <= self.seconds + LONGEST_REST_SECONDS or source == "weak":
+            yield 0.0, total if source == "test" else min(total, self.seconds), name
             return
         for k in range(math.ceil((total - LONGEST_REST_SECONDS) / self.seconds)):
             yield k * self.seconds, min(total, (k + 1) * self.seconds), f"{name}-{k:03d}"
