@@ -1,0 +1,89 @@
+"""Encoders in half precision: finite on any audio, close to float32, their front ends untouched."""
+
+import copy
+
+import pytest
+import torch
+
+from sedflow import plugins
+
+SMALL = {"depth": 2, "dim": 96, "heads": 4}
+NAMES = ("atst", "beats", "cnn", "passt")
+HALVES = (torch.float16, torch.bfloat16)
+
+
+@pytest.fixture(scope="module", params=NAMES)
+def encoder(request):
+    settings = {key: value for key, value in SMALL.items() if key in plugins.settings_of("encoders", request.param)}
+    torch.manual_seed(0)
+    return plugins.build("encoders", {"name": request.param, **settings}).eval()
+
+
+def recordings(encoder):
+    """Audio that has made networks overflow, 2 s each."""
+    samples = 2 * encoder.sample_rate
+    noise = torch.randn(1, samples, generator=torch.Generator().manual_seed(0))
+    click = torch.zeros(1, samples)
+    click[0, samples // 2] = 1.0
+    return {
+        "ordinary": 0.1 * noise,
+        "silent": torch.zeros(1, samples),
+        "one click": click,
+        "clipped": (10 * noise).clamp(-1, 1),
+        "square wave": torch.sign(torch.sin(torch.arange(samples) * 0.3)).unsqueeze(0),
+        "1000 times full scale": 1000 * noise,
+        "barely audible": 1e-6 * noise,
+        "offset": 0.1 * noise + 0.9,
+    }
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("dtype", HALVES)
+@pytest.mark.parametrize("way", ["autocast", "weights"])
+def test_half_precision_is_finite_and_close(encoder, dtype, way):
+    for kind, waveform in recordings(encoder).items():
+        exact = encoder(waveform)
+        if way == "autocast":
+            with torch.autocast("cpu", dtype):
+                halved = encoder(waveform)
+        else:
+            halved = copy.deepcopy(encoder).to(dtype)(waveform)
+        assert halved.isfinite().all(), kind
+        similarity = torch.cosine_similarity(halved.float(), exact, dim=2)
+        assert similarity.min() > 0.999, f"{kind}: {similarity.min()}"
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+def test_gradients_in_half_precision_are_finite(encoder, dtype):
+    for kind, waveform in recordings(encoder).items():
+        pupil = copy.deepcopy(encoder)
+        with torch.autocast("cpu", dtype):
+            loss = pupil(waveform).float().square().mean()
+        loss.backward()
+        for name, parameter in pupil.named_parameters():
+            assert parameter.grad is None or parameter.grad.isfinite().all(), f"{kind}: {name}"
+
+
+@torch.no_grad()
+def test_front_ends_stay_in_float32(encoder):
+    waveform = recordings(encoder)["ordinary"]
+    front_end = next(module for module in encoder.children() if not list(module.parameters()))
+    exact = front_end(waveform)
+    halved = next(m for m in copy.deepcopy(encoder).half().children() if not list(m.parameters()))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(halved(waveform), exact)
+
+
+@torch.no_grad()
+def test_weights_that_are_prepared_once_follow_their_parameters(encoder):
+    waveform = recordings(encoder)["ordinary"]
+    changing = copy.deepcopy(encoder)
+    changing(waveform)
+    for parameter in changing.parameters():
+        parameter.lerp_(torch.full_like(parameter, 0.01), 0.1)
+    fresh = copy.deepcopy(encoder)
+    fresh.load_state_dict(changing.state_dict())
+    assert torch.equal(changing(waveform), fresh(waveform))
+    changing.load_state_dict(encoder.state_dict())
+    assert torch.equal(changing(waveform), encoder(waveform))
+    assert torch.equal(changing.double().float()(waveform), encoder(waveform))
