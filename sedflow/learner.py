@@ -96,6 +96,8 @@ class Learner(lightning.LightningModule):
             settings = {key: value for key, value in spec.items() if key != "name"}
             batch = getattr(augment, spec["name"])(batch, rng, **settings)
         student = self._predict(self.student, batch.inputs, batch)
+        # a loss would refuse such numbers too, but with its own words
+        self._refuse_nan("the student's score", float(student.strong_logits.detach().sum()), batch)
         teacher = None
         if self.teacher is not None:
             with torch.no_grad():
@@ -112,13 +114,16 @@ class Learner(lightning.LightningModule):
     def _predict(self, network: Detector, inputs: Inputs, batch: Batch) -> Prediction:
         return network(inputs.waveform, inputs.embeddings, batch.strong.shape[1], batch.valid)
 
-    def _note(self, name: str, value: torch.Tensor, batch: Batch) -> None:
-        number = float(value.detach())
+    def _refuse_nan(self, what: str, number: float, batch: Batch) -> None:
         if not np.isfinite(number):
             raise TrainingStopped(
-                f"step {self.global_step}: the loss {name!r} is {number}. Sources {sorted(set(batch.sources))}, clips "
+                f"step {self.global_step}: {what} is {number}. Sources {sorted(set(batch.sources))}, clips "
                 f"{list(batch.clips)}. The last good checkpoint is kept; lower the learning rate or look at these clips"
             )
+
+    def _note(self, name: str, value: torch.Tensor, batch: Batch) -> None:
+        number = float(value.detach())
+        self._refuse_nan(f"the loss {name!r}", number, batch)
         self._running.setdefault(f"train/{name}", []).append(number)
         self.log(f"train/{name}", number, prog_bar=name == "loss", batch_size=len(batch))
 

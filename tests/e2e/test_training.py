@@ -1,0 +1,129 @@
+"""Training as a user sees it: real soundscapes in, a detector out; equal when repeated, equal when killed."""
+
+import csv
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import training_run
+
+from sedflow import audio
+from sedflow.inference import score_folder, score_splits
+from sedflow.learner import TrainingStopped
+from sedflow.scores import load_scores
+from sedflow.specification import read_specification
+
+RESULTS = ("best.safetensors", "log.csv", "settings.json")
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("corpus")
+    training_run.prepare(folder)
+    training_run.cache(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def frozen(root, tmp_path_factory) -> Path:
+    work = tmp_path_factory.mktemp("frozen")
+    training_run.run(root, "frozen", 1, work / "work", work / "out")
+    return work / "out"
+
+
+@pytest.fixture(scope="module")
+def finetuned(root, frozen, tmp_path_factory) -> Path:
+    work = tmp_path_factory.mktemp("finetune")
+    training_run.run(root, "finetune", 1, work / "work", work / "out", frozen / "best.safetensors")
+    return work / "out"
+
+
+def same_results(one: Path, other: Path) -> bool:
+    return all((one / name).read_bytes() == (other / name).read_bytes() for name in RESULTS)
+
+
+def test_a_run_leaves_a_detector_a_curve_and_its_settings(frozen):
+    rows = list(csv.DictReader((frozen / "log.csv").open()))
+    assert [int(row["step"]) for row in rows] == [3, 6, 9, 12]
+    assert float(rows[-1]["train/supervised"]) < float(rows[0]["train/supervised"])
+    assert read_specification(frozen / "best.safetensors").networks == ["student", "teacher"]
+
+
+def test_one_seed_twice_is_equal_with_any_number_of_loader_processes_and_two_seeds_differ(root, frozen, tmp_path):
+    training_run.run(root, "frozen", 1, tmp_path / "work", tmp_path / "again", workers=2)
+    assert (tmp_path / "again" / "log.csv").read_bytes() == (frozen / "log.csv").read_bytes()
+    training_run.run(root, "frozen", 2, tmp_path / "work2", tmp_path / "other")
+    assert (tmp_path / "other" / "log.csv").read_bytes() != (frozen / "log.csv").read_bytes()
+
+
+def test_fine_tuning_changes_the_encoder_and_the_frozen_stage_does_not(frozen, finetuned):
+    from safetensors.torch import load_file
+
+    import sedflow.detector
+
+    first, second = load_file(frozen / "best.safetensors"), load_file(finetuned / "best.safetensors")
+    untouched = sedflow.detector.build_encoder(training_run.PAGE["detector"]["encoders"][0])
+    for name, value in untouched.state_dict().items():
+        assert value.equal(first[f"student.encoders.mobilenet.{name}"]), name
+    moved = [key for key in first if "encoders" in key and key.endswith("weight") and not first[key].equal(second[key])]
+    assert moved
+
+
+def test_a_run_killed_at_random_moments_ends_with_equal_bytes(root, frozen, finetuned, tmp_path):
+    # seeded, so that a failure can be repeated; the moments still fall anywhere in start, steps, saving, validation
+    rng = random.Random(4)
+    for stage, whole, start in (("frozen", frozen, []), ("finetune", finetuned, [frozen / "best.safetensors"])):
+        work, out = tmp_path / stage / "work", tmp_path / stage / "out"
+        command = [sys.executable, training_run.__file__, root, stage, "1", work, out, *start]
+        kills = 0
+        for attempt in range(8):
+            log = (tmp_path / f"{stage}-{attempt}.log").open("wb")
+            process = subprocess.Popen(list(map(str, command)), stdout=log, stderr=log)
+            if kills < 2:
+                wait_for(lambda work=work: (work / "csv").exists(), process)
+                time.sleep(rng.uniform(0.0, 2.0))
+            else:
+                process.wait(timeout=300)
+            if process.poll() is None:
+                process.send_signal(signal.SIGKILL)
+                process.wait()
+                kills += 1
+            else:
+                break
+        assert same_results(out, whole), f"{stage}: results differ after {kills} kills"
+
+
+def wait_for(happened, process, seconds=120):
+    end = time.monotonic() + seconds
+    while not happened() and process.poll() is None and time.monotonic() < end:
+        time.sleep(0.05)
+
+
+def test_validation_and_scoring_from_audio_agree(root, frozen, tmp_path):
+    # the frozen stage validated from fp16 features, scoring goes through the audio: one function, equal frames
+    score_splits(frozen / "best.safetensors", [root / "data/manifests/demo"], ["validation"], tmp_path, "student", root)
+    scores = load_scores(tmp_path / "validation_student.parquet")
+    assert len(scores) == 4
+    assert all(of_clip.values.shape == (100, 6) for of_clip in scores.values())
+
+
+def test_recordings_of_any_length_and_rate_are_scored(root, frozen, tmp_path):
+    rng = np.random.default_rng(0)
+    for name, seconds, rate in (("short", 0.3, 44100), ("odd", 5.03, 22050), ("long", 21.7, 8000)):
+        audio.write(tmp_path / "in" / f"{name}.flac", rng.uniform(-0.3, 0.3, round(seconds * rate)).astype("f4"), rate)
+    scores = score_folder(tmp_path / "in", frozen / "best.safetensors", tmp_path / "out.parquet")
+    assert {clip: len(of_clip.values) for clip, of_clip in scores.items()} == {"short": 8, "odd": 126, "long": 543}
+    assert scores["odd"].seconds == pytest.approx(5.03, abs=1e-3)
+    assert all(np.isfinite(of_clip.values).all() for of_clip in scores.values())
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_names_step_and_clips(root, tmp_path):
+    broken = training_run.settings("frozen")["stage"]["optimizer"] | {"lr": {"head": 1e30}, "clip_norm": None}
+    with pytest.raises(TrainingStopped, match=r"step \d+: .* is (nan|inf|-inf)\. Sources .*clips \['"):
+        training_run.run(root, "frozen", 1, tmp_path / "work", tmp_path / "out", optimizer=broken)
+    assert not (tmp_path / "out").exists()
