@@ -47,8 +47,8 @@ class Batch:
     """Clips of several sources. Rows are found by source, never by position.
 
     ``inputs`` is what the student reads, ``clean`` what the teacher reads: the same clips before mixing and masking.
-    ``strong`` (batch, frames, classes) and ``weak`` (batch, classes) are targets in [0, 1], ``kinds`` says per row which
-    of them hold ("strong", "weak" or "none"); ``valid`` (batch, frames) is False where a clip is padding.
+    ``strong`` (batch, frames, classes) and ``weak`` (batch, classes) are targets in [0, 1], ``kinds`` says per row
+    which of them hold ("strong", "weak" or "none"); ``valid`` (batch, frames) is False where a clip is padding.
     """
 
     inputs: Inputs

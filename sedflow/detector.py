@@ -159,7 +159,7 @@ class Pooling(nn.Module):
 
 
 def match_frames(embeddings: Tensor, frames: int) -> Tensor:
-    """Bring (batch, n, dim) to (batch, frames, dim): adaptive average when n is larger, linear interpolation when smaller.
+    """Bring (batch, n, dim) to (batch, frames, dim): adaptive average of more, linear interpolation of fewer.
 
     Source: EfficientSED, models/prediction_wrapper.py:398-435.
     """

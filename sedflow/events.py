@@ -148,7 +148,7 @@ def read_events(path, classes: ClassSet | None = None, durations: Mapping[str, f
 
     Parameters
     ----------
-    path : TSV with ``filename onset offset event_label`` (seconds); a row with only a file name is a clip without events
+    path : TSV with ``filename onset offset event_label`` (seconds); a row with a mere name is a clip without events
     classes : ClassSet, optional    labels outside it are refused, aliases are resolved
     durations : mapping clip id → seconds, optional    offsets beyond a clip's end are refused
 
@@ -268,7 +268,7 @@ CLIP_COLUMNS = ("id", "path", "seconds", "sha256", "source", "recordings")
 
 
 def read_clips(path) -> list[Clip]:
-    """Read a clip table: ``id path seconds sha256 source recordings`` (recordings comma-joined, paths from the root)."""
+    """Read a clip table: ``id path seconds sha256 source recordings``, recordings comma-joined, paths from the root."""
     clips = []
     for _, row in read_table(path, CLIP_COLUMNS):
         recordings = tuple(part for part in row["recordings"].split(",") if part)
@@ -284,7 +284,7 @@ def write_clips(path, clips: Iterable[Clip]) -> None:
 
 
 def merge_events(events: Iterable[Event], max_gap: float = 0.0, min_seconds: float = 0.0) -> list[Event]:
-    """Join same-label events that overlap or lie closer than ``max_gap`` seconds, then drop those under ``min_seconds``."""
+    """Join same-label events that overlap or lie closer than ``max_gap`` seconds, then drop the too short ones."""
     merged: dict[str, list[Event]] = {}
     for event in sorted(events):
         of_label = merged.setdefault(event.label, [])

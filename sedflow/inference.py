@@ -21,7 +21,7 @@ from sedflow.specification import Specification, load_detector, read_specificati
 
 @dataclasses.dataclass(frozen=True)
 class Window:
-    """A stretch of a clip: it begins at ``first_frame`` of the clip and holds ``samples``, padded to the window's length."""
+    """A stretch of a clip from ``first_frame`` on: ``samples``, padded to the window's length."""
 
     clip: str
     seconds: float

@@ -69,7 +69,7 @@ def learning_rate_factor(step: int, steps: int, optimizer: dict) -> float:
 
 
 def ramp(step: int, ramp_steps: int) -> float:
-    """Weight of a consistency loss at a step: exp(−5 (1 − s/R)²), 1 from step R on. Source: DESED_task, schedulers.py."""
+    """Weight of a consistency loss at step s: exp(−5 (1 − s/R)²), 1 from step R on. Source: DESED_task, schedulers."""
     if ramp_steps <= 0:
         return 1.0
     return math.exp(-5 * (1 - min(step, ramp_steps) / ramp_steps) ** 2)

@@ -187,16 +187,34 @@ def _check_corpus(spec: dict, where: str) -> dict:
 def _check_stage(system: System, name: str, stage: Stage, where: str) -> None:
     at = f"{where}: stages.{name}"
     encoders = [encoder["name"] for encoder in system.detector.encoders]
+    _check_plugins(stage, encoders, at)
+    _check_parts(stage, encoders, at)
+    _check_schedule(stage, at)
+    _check_sources(system, stage, at)
+    if stage.start_from is not None and stage.start_from not in system.stages:
+        raise SettingsError(f"{at}.start_from: no stage {stage.start_from!r}{nearest(stage.start_from, system.stages)}")
+
+
+def _check_plugins(stage: Stage, encoders: list[str], at: str) -> None:
+    """Losses and augmentations exist, take these settings, and find what they need in this stage."""
     for loss in stage.losses:
         own = {key: value for key, value in loss.items() if key not in ("weight", "ramp_steps")}
         plugins.check("losses", own, f"{at}.losses")
+        if loss["name"] == "consistency" and stage.teacher is None:
+            raise SettingsError(
+                f"{at}.losses: consistency needs a teacher; add `teacher: {{decay: 0.999}}` or drop the loss"
+            )
     for spec in stage.augment:
         plugins.check("augment", spec, f"{at}.augment")
         if set(stage.freeze) == set(encoders) and spec["name"] in plugins.constant("augment", "NEEDS_WAVEFORM"):
             raise SettingsError(
-                f"{at}.augment: {spec['name']!r} works on the waveform, but every encoder is frozen and only its cached "
-                "features are read; drop it here or use it in a stage that trains the encoder"
+                f"{at}.augment: {spec['name']!r} works on the waveform, but every encoder is frozen and only its cache is "
+                "read; drop it here or use it in a stage that trains the encoder"
             )
+
+
+def _check_parts(stage: Stage, encoders: list[str], at: str) -> None:
+    """What is frozen exists, and every part that trains has a learning rate."""
     for frozen in stage.freeze:
         if frozen not in encoders:
             raise SettingsError(f"{at}.freeze: no encoder {frozen!r}{nearest(frozen, encoders)}")
@@ -205,24 +223,20 @@ def _check_stage(system: System, name: str, stage: Stage, where: str) -> None:
         raise SettingsError(f"{at}.optimizer: {part!r} is not trained in this stage{nearest(part, parts)}")
     for part in set(parts) - set(stage.optimizer.lr):
         raise SettingsError(f"{at}.optimizer.lr: no learning rate for {part!r}; freeze it or give one")
-    if sum(stage.sources.values()) < 1 or min(stage.sources.values()) < 0:
-        raise SettingsError(f"{at}.sources: the shares {stage.sources} make no batch")
-    if stage.optimizer.warmup_steps >= stage.steps:
-        raise SettingsError(
-            f"{at}.optimizer.warmup_steps: {stage.optimizer.warmup_steps} of {stage.steps} steps leave nothing to train"
-        )
+
+
+def _check_schedule(stage: Stage, at: str) -> None:
+    """Warm-up and validation fit into the steps there are."""
+    warmup = stage.optimizer.warmup_steps
+    if warmup >= stage.steps:
+        raise SettingsError(f"{at}.optimizer.warmup_steps: {warmup} of {stage.steps} steps leave nothing to train")
     if stage.validate_every > stage.steps or stage.steps % stage.validate_every:
         raise SettingsError(f"{at}.validate_every: {stage.validate_every} must divide steps ({stage.steps})")
-    if stage.start_from is not None and stage.start_from not in system.stages:
-        raise SettingsError(f"{at}.start_from: no stage {stage.start_from!r}{nearest(stage.start_from, system.stages)}")
-    if any(loss["name"] == "consistency" for loss in stage.losses) and stage.teacher is None:
-        raise SettingsError(
-            f"{at}.losses: consistency needs a teacher; add `teacher: {{decay: 0.999}}` or drop the loss"
-        )
-    _check_sources(system, stage, at)
 
 
 def _check_sources(system: System, stage: Stage, at: str) -> None:
+    if sum(stage.sources.values()) < 1 or min(stage.sources.values()) < 0:
+        raise SettingsError(f"{at}.sources: the shares {stage.sources} make no batch")
     offered: dict[str, str] = {}
     for spec in system.corpora:
         offered |= plugins.build("corpora", {key: value for key, value in spec.items() if key != "as"}).sources

@@ -88,7 +88,7 @@ def average(members: Sequence[Mapping[str, Scores]]) -> dict[str, Scores]:
 
 
 def save_scores(path, scores: Mapping[str, Scores]) -> None:
-    """Write a set of clips as one Parquet file (path ends in ``.parquet``) or as a folder of TSV files (any other path)."""
+    """Write a set of clips as one Parquet file (``….parquet``) or as a folder of TSV files (any other path)."""
     path = Path(path)
     if not scores:
         raise ScoreError(f"nothing to write to {path}: the set of scores is empty")

@@ -116,7 +116,7 @@ def load_tensors(detector: Detector, tensors: dict, path) -> None:
     ]
     if missing or unexpected or shapes:
         raise CheckpointError(
-            f"{path}: does not fit this detector. {len(missing)} tensors missing {missing[:5]}, {len(unexpected)} unexpected "
-            f"{unexpected[:5]}, {len(shapes)} of another shape {shapes[:5]}; use the page it was trained with"
+            f"{path}: does not fit this detector. {len(missing)} tensors missing {missing[:5]}, {len(unexpected)} "
+            f"unexpected {unexpected[:5]}, {len(shapes)} of another shape {shapes[:5]}; use its own page"
         )
     detector.load_state_dict(tensors)

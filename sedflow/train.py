@@ -103,7 +103,7 @@ def read_clip_set(settings: dict, manifests: list, features: dict, root) -> Clip
 
 
 def build_networks(settings: dict, classes: int, weights: dict, start_from) -> tuple[Detector, Detector | None]:
-    """Student and teacher of a stage: from the stage before, or new (then the teacher is a copy, made by the learner)."""
+    """Student and teacher of a stage: from the stage before, or a new student whom the learner copies."""
     teacher = None
     if start_from is None:
         student = build_detector(settings["detector"], classes, weights)

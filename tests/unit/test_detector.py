@@ -29,8 +29,9 @@ def detector() -> Detector:
 def specification(**changes) -> Specification:
     facts = {
         "system": "demo", "stage": "frozen", "classes": ["a", "b", "c"], "sample_rate": 16000, "frame_rate": 25.0,
-        "clip_seconds": 10.0, "detector": SETTINGS, "inference": {"window_seconds": 10.0, "hop_seconds": 5.0, "batch": 8},
-        "networks": ["student"], "seed": 1, "step": 10,
+        "clip_seconds": 10.0, "detector": SETTINGS,
+        "inference": {"window_seconds": 10.0, "hop_seconds": 5.0, "batch": 8}, "networks": ["student"],
+        "seed": 1, "step": 10,
     }  # fmt: skip
     return Specification(**facts | changes)
 

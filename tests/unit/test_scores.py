@@ -43,7 +43,7 @@ def test_minus_infinity_means_never_and_nan_is_refused(tmp_path):
     assert load_scores(tmp_path / "set.parquet")["a"].values[2, 1] == -np.inf
     values[2, 1] = np.nan
     save_scores(tmp_path / "set.parquet", {"a": scores_of().with_values(values)})
-    with pytest.raises(ScoreError, match="clip a: NaN for 'cat' at 0.080 s"):
+    with pytest.raises(ScoreError, match=r"clip a: NaN for 'cat' at 0\.080 s"):
         load_scores(tmp_path / "set.parquet")
 
 

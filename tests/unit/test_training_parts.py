@@ -155,8 +155,8 @@ def test_published_schedule_values():
 
 def test_parameter_groups_hold_every_trained_parameter_once_and_spare_norms():
     settings = {
-        "encoders": [{"name": "mobilenet", "width": 0.4}], "sequence": {"name": "bigru", "width": 8}, "frame_rate": 25.0,
-        "pooling": "mean", "dropout": 0.0, "merge_dim": None, "merge_norm": True,
+        "encoders": [{"name": "mobilenet", "width": 0.4}], "sequence": {"name": "bigru", "width": 8},
+        "frame_rate": 25.0, "pooling": "mean", "dropout": 0.0, "merge_dim": None, "merge_norm": True,
     }  # fmt: skip
     detector = build_detector(settings, 3)
     optimizer = {"lr": {"head": 1e-3, "mobilenet": 1e-4}, "layer_decay": {"mobilenet": 0.5}, "weight_decay": 0.01}
