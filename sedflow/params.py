@@ -208,8 +208,8 @@ def _check_plugins(stage: Stage, encoders: list[str], at: str) -> None:
         plugins.check("augment", spec, f"{at}.augment")
         if set(stage.freeze) == set(encoders) and spec["name"] in plugins.constant("augment", "NEEDS_WAVEFORM"):
             raise SettingsError(
-                f"{at}.augment: {spec['name']!r} works on the waveform, but every encoder is frozen and only its cache is "
-                "read; drop it here or use it in a stage that trains the encoder"
+                f"{at}.augment: {spec['name']!r} works on the waveform, but with every encoder frozen only cached "
+                "features are read; drop it here or use it in a stage that trains the encoder"
             )
 
 
