@@ -22,6 +22,7 @@ out of all averages and named under ``classes_without_truth``.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -29,7 +30,7 @@ import numpy as np
 
 from sedflow import counting
 from sedflow import psds as psds_counting
-from sedflow.agreement import check_agreement
+from sedflow.agreement import EvaluationError, check_agreement
 from sedflow.counting import Collar
 from sedflow.events import Event
 from sedflow.psds import CRITERIA, Criteria, Curve
@@ -50,6 +51,8 @@ def evaluate(
     truth: Mapping[str, Iterable[Event]],
     durations: Mapping[str, float],
     threshold: float = 0.5,
+    classes: Sequence[str] | None = None,
+    drop_silent_clips: bool = False,
 ) -> dict:
     """Every metric of the module head, ready for JSON.
 
@@ -59,16 +62,21 @@ def evaluate(
     truth : mapping clip id → events    a clip that is not there has none
     durations : mapping clip id → seconds    names the clips that are judged
     threshold : float    for the F1 scores that need one
+    classes : sequence of str, optional    judge these only (AudioSet Strong: the 407 that both its parts have)
+    drop_silent_clips : bool    leave out clips without events, and with them the false positives there
+        The way of the DCASE baselines and of the published AudioSet Strong scores.
 
     Raises
     ------
     EvaluationError    when the three disagree
     """
-    return Evaluation(scores, truth, durations, threshold).metrics()
+    return Evaluation(scores, truth, durations, threshold, classes, drop_silent_clips).metrics()
 
 
 class Evaluation:
     """Scores and truth, counted once, so that metrics follow for any weighting of the clips.
+
+    The parameters are those of ``evaluate``.
 
     Raises
     ------
@@ -81,8 +89,16 @@ class Evaluation:
         truth: Mapping[str, Iterable[Event]],
         durations: Mapping[str, float],
         threshold: float = 0.5,
+        classes: Sequence[str] | None = None,
+        drop_silent_clips: bool = False,
     ):
+        if classes is not None:
+            scores, truth = select_classes(scores, truth, classes)
         check_agreement(scores, truth, durations)
+        if drop_silent_clips:
+            durations = {clip: seconds for clip, seconds in durations.items() if truth.get(clip)}
+            if not durations:
+                raise EvaluationError("every clip is silent: nothing is left to judge")
         scores = {clip: scores[clip] for clip in durations}
         self._seconds, self._threshold = np.array(list(durations.values())), threshold
         self.clips = tuple(durations)
@@ -92,9 +108,15 @@ class Evaluation:
         self._silent = [label for label in frames.classes if label not in self.classes]
         if not self.classes:
             return
+        # criteria that differ in alpha_st alone have the same curves per class
+        plain = {name: dataclasses.replace(criteria, alpha_st=0.0) for name, criteria in CRITERIA.items()}
+        self._same = {name: next(other for other in plain if plain[other] == plain[name]) for name in plain}
+        self._counted = {name: plain[name] for name in self._same.values()}
         hours = psds_counting.hours_of(frames, durations)
         self._psds = {
-            label: psds_counting.count_class(frames.column(label), frames, self._truth, label, CRITERIA, hours, True)
+            label: psds_counting.count_class(
+                frames.column(label), frames, self._truth, label, self._counted, hours, True
+            )
             for label in self.classes
         }
         self._collar = counting.collar_tallies(frames, self._truth, COLLAR)
@@ -121,8 +143,9 @@ class Evaluation:
         }
         if not self.classes:
             return result
+        rocs = {name: self._rocs(name, weights) for name in self._counted}
         for name, criteria in CRITERIA.items():
-            result[name], result[f"{name}_per_class"] = psds_counting.psds_of(self._rocs(name, weights), criteria)
+            result[name], result[f"{name}_per_class"] = psds_counting.psds_of(rocs[self._same[name]], criteria)
         at = f"at_{self._threshold:g}"
         best = {label: tally.at_best(weights)[0] for label, tally in self._collar.items()}
         mpauc = {label: tally.auroc(weights, MAX_FPR) for label, tally in self._segment.items()}
@@ -139,9 +162,9 @@ class Evaluation:
         }
 
     def _rocs(self, name: str, weights: np.ndarray) -> dict[str, Curve]:
-        hours = float(weights @ self._seconds) / 3600
+        hours, criteria = float(weights @ self._seconds) / 3600, self._counted[name]
         return {
-            label: psds_counting.curve(counted[name], self._truth, label, CRITERIA[name], weights, hours)
+            label: psds_counting.curve(counted[name], self._truth, label, criteria, weights, hours)
             for label, counted in self._psds.items()
             if self._truth.events(self._truth.classes.index(label), weights) > 0
         }
@@ -159,6 +182,26 @@ def _with_mean(per_class: Mapping[str, float]) -> dict[str, float | None]:
     finite = [value for value in per_class.values() if math.isfinite(value)]
     told = {label: value if math.isfinite(value) else None for label, value in per_class.items()}
     return told | {"mean": float(np.mean(finite)) if finite else None}
+
+
+def select_classes(
+    scores: Mapping[str, Scores], truth: Mapping[str, Iterable[Event]], classes: Sequence[str]
+) -> tuple[dict[str, Scores], dict[str, list[Event]]]:
+    """Scores and events of some classes.
+
+    Raises
+    ------
+    EvaluationError    a class that the scores lack
+    """
+    known = next(iter(scores.values())).classes
+    strangers = [label for label in classes if label not in known]
+    if strangers:
+        raise EvaluationError(
+            f"{len(strangers)} classes are not scored, e.g. {strangers[:10]}; there are {list(known)}"
+        )
+    columns = [known.index(label) for label in classes]
+    kept = {clip: Scores(s.values[:, columns], s.edges, tuple(classes)) for clip, s in scores.items()}
+    return kept, {clip: [e for e in events if e.label in classes] for clip, events in truth.items()}
 
 
 def psds(

@@ -60,19 +60,17 @@ CRITERIA = {
 
 @dataclasses.dataclass(frozen=True)
 class Changes:
-    """How the counts of one class change as the threshold falls past ``level``.
+    """How the counts of one class change as the threshold falls past ``level``; rows in order of falling level.
 
-    ``found`` and ``false`` are ±1 per row; cross triggers have rows of their own with the class they fall on.
+    ``found``, ``false`` and ``cross`` are −1, 0 or 1; ``other`` is the class that a cross trigger falls on.
     """
 
     level: np.ndarray
     clip: np.ndarray
     found: np.ndarray
     false: np.ndarray
-    cross_level: np.ndarray
-    cross_clip: np.ndarray
-    cross_label: np.ndarray
     cross: np.ndarray
+    other: np.ndarray
 
 
 def count(detected: Stretches, truth: Truth, label: str, criteria: Criteria) -> Changes:
@@ -81,19 +79,16 @@ def count(detected: Stretches, truth: Truth, label: str, criteria: Criteria) -> 
     on_target = truth.coverage(truth.segments(detected.clip, column), detected.onset, detected.offset)
     relevant = on_target >= np.round(criteria.dtc * (detected.offset - detected.onset), DECIMALS)
     false = detected.where(~relevant)
-    found_level, found_clip, found = _found_events(detected.where(relevant), truth, column, criteria.gtc)
-    level, clip, change = appear_and_vanish(false)
+    found = _found_events(detected.where(relevant), truth, column, criteria.gtc)
     crossing, other = _cross_triggers(false, truth, column, criteria.cttc)
-    cross_level, cross_clip, cross = appear_and_vanish(crossing)
+    kinds = (found, appear_and_vanish(false), appear_and_vanish(crossing))
+    level, clip, change = (np.concatenate(parts) for parts in zip(*kinds, strict=True))
+    kind = np.repeat(np.arange(3), [len(levels) for levels, _, _ in kinds])
+    others = np.zeros(len(level), dtype=int)
+    others[kind == 2] = np.concatenate([other, other[crossing.until > -np.inf]])
+    order = np.argsort(-level, kind="stable")
     return Changes(
-        level=np.concatenate([level, found_level]),
-        clip=np.concatenate([clip, found_clip]),
-        found=np.concatenate([np.zeros_like(change), found]),
-        false=np.concatenate([change, np.zeros_like(found)]),
-        cross_level=cross_level,
-        cross_clip=cross_clip,
-        cross_label=np.concatenate([other, other[crossing.until > -np.inf]]),
-        cross=cross,
+        level[order], clip[order], *(np.where(kind == k, change, 0)[order] for k in range(3)), other=others[order]
     )
 
 
@@ -163,19 +158,15 @@ def curve(changes: Changes, truth: Truth, label: str, criteria: Criteria, weight
     """PSD-ROC of one class over clips that count ``weights`` times and last ``hours`` together."""
     column = truth.classes.index(label)
     events = np.bincount(truth.label, weights[truth.clip], minlength=len(truth.classes))
-    seconds = truth.seconds(weights)
-    others = np.flatnonzero(events > 0)
-    share = criteria.alpha_ct * _HOUR / np.maximum(seconds, 1e-12) / max(1, len(others[others != column]))
-    level = np.concatenate([changes.level, changes.cross_level])
-    false_rate = np.concatenate([
-        changes.false * weights[changes.clip] / hours,
-        changes.cross * weights[changes.cross_clip] * share[changes.cross_label],
-    ])  # fmt: skip
-    found = np.concatenate([changes.found * weights[changes.clip], np.zeros(len(changes.cross_level))])
-    order = np.argsort(-level, kind="stable")
-    last = np.append(np.diff(level[order]) != 0, True) if len(order) else np.zeros(0, dtype=bool)
-    efpr = np.concatenate([[0.0], np.cumsum(false_rate[order])[last]])
-    tpr = np.concatenate([[0.0], np.cumsum(found[order])[last] / max(events[column], 1e-12)])
+    others = np.count_nonzero(np.delete(events, column))
+    share = criteria.alpha_ct * _HOUR / np.maximum(truth.seconds(weights), 1e-12) / max(1, others)
+    of_clip = weights[changes.clip]
+    false_rate = of_clip * changes.false / hours
+    if criteria.alpha_ct:
+        false_rate += of_clip * changes.cross * share[changes.other]
+    last = np.append(changes.level[1:] != changes.level[:-1], True)[: len(changes.level)]
+    efpr = np.append(0.0, np.cumsum(false_rate)[last])
+    tpr = np.append(0.0, np.cumsum(of_clip * changes.found)[last] / max(events[column], 1e-12))
     return _staircase(efpr, tpr, criteria.max_efpr)
 
 

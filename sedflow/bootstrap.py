@@ -1,0 +1,148 @@
+"""How sure is a metric? Bootstrap over recordings: draw as many as there are, with replacement, and measure again.
+
+A confidence interval is the range that holds the middle 95 % of the draws. Two systems that were judged on the same
+recordings are compared draw by draw (paired), so that a hard recording is hard for both: the difference is significant
+when hardly any draw turns its sign. ``p`` is twice the share of draws on the other side of zero, at most 1.
+
+Clips of one recording are drawn together, since they are not independent.
+
+Source: Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapters 13 and 16.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+
+import numpy as np
+
+from sedflow.agreement import EvaluationError
+from sedflow.evaluation import Evaluation
+
+_AVERAGES = ("macro_average", "mean", "error_rate")
+_CHUNK = 20  # draws per task
+
+Progress = Callable[[Iterable, int], Iterable]
+
+
+def headlines(metrics: Mapping) -> dict[str, float]:
+    """One number per metric: the score itself or the average over classes."""
+    numbers = {}
+    for name, value in metrics.items():
+        if isinstance(value, Mapping):
+            value = next((value[average] for average in _AVERAGES if average in value), None)
+        if isinstance(value, float) and name != "hours":
+            numbers[name] = value
+    return numbers
+
+
+def draw_weights(
+    clips: Sequence[str], samples: int, seed: int, recordings: Mapping[str, str] | None = None
+) -> np.ndarray:
+    """How often each clip was drawn, (samples, clips).
+
+    Parameters
+    ----------
+    recordings : mapping clip → recording, optional    clips that it lacks are recordings of their own
+    """
+    recordings = recordings or {}
+    _, recording = np.unique([recordings.get(clip, clip) for clip in clips], return_inverse=True)
+    number = recording.max() + 1
+    drawn = np.random.default_rng(seed).multinomial(number, np.full(number, 1 / number), size=samples)
+    return drawn[:, recording].astype(float)
+
+
+def unseen(draws: Iterable, total: int) -> Iterable:
+    """No progress bar."""
+    return draws
+
+
+def draw(
+    evaluations: Sequence[Evaluation],
+    samples: int = 1000,
+    seed: int = 0,
+    recordings: Mapping[str, str] | None = None,
+    jobs: int = 1,
+    progress: Progress = unseen,
+) -> list[dict[str, np.ndarray]]:
+    """Measure evaluations on the same draws.
+
+    Parameters
+    ----------
+    recordings : mapping clip → recording, optional    drawn together
+    jobs : int    processes
+    progress : callable    (iterable, length) → iterable, a progress bar
+
+    Returns
+    -------
+    list of dict    metric → (samples,), one dict per evaluation
+
+    Raises
+    ------
+    EvaluationError    the evaluations were made on different clips
+    """
+    clips = evaluations[0].clips
+    for other in evaluations[1:]:
+        if other.clips != clips:
+            odd = sorted(set(clips) ^ set(other.clips))
+            raise EvaluationError(f"paired draws need the same clips; {len(odd)} are not in all runs, e.g. {odd[:10]}")
+    weights = draw_weights(clips, samples, seed, recordings)
+    chunks = [weights[begin : begin + _CHUNK] for begin in range(0, samples, _CHUNK)]
+    if jobs > 1:
+        with ProcessPoolExecutor(jobs, initializer=_Worker.take, initargs=(evaluations,)) as pool:
+            parts = list(progress(pool.map(_Worker.measure, chunks), len(chunks)))
+    else:
+        parts = [_headlines_of(evaluations, chunk) for chunk in progress(chunks, len(chunks))]
+    return [_columns([row for part in parts for row in part[k]]) for k in range(len(evaluations))]
+
+
+def _headlines_of(evaluations, chunk):
+    return [[headlines(evaluation.metrics(weights)) for weights in chunk] for evaluation in evaluations]
+
+
+def _columns(rows):
+    return {
+        name: np.array([row.get(name, np.nan) for row in rows])
+        for name in dict.fromkeys(n for row in rows for n in row)
+    }
+
+
+def spread(drawn: Mapping[str, np.ndarray], level: float = 0.95) -> dict[str, list[float]]:
+    """Confidence intervals: metric → [low, high]."""
+    return {name: _middle(values, level) for name, values in drawn.items()}
+
+
+def against(first: np.ndarray, second: np.ndarray, measured: float, level: float = 0.95) -> dict[str, float]:
+    """Paired test of ``second`` − ``first``: measured ``difference``, its interval ``low`` to ``high``, and ``p``."""
+    differences = (second - first)[np.isfinite(second - first)]
+    low, high = _middle(differences, level)
+    below = np.mean(differences < 0) + np.mean(differences == 0) / 2 if len(differences) else 0.5
+    smallest = 1 / (len(differences) + 1)  # so many draws cannot tell anything rarer
+    p = min(1.0, 2 * max(min(below, 1 - below), smallest))
+    return {"difference": measured, "low": low, "high": high, "p": float(p)}
+
+
+def intervals(evaluation: Evaluation, level: float = 0.95, **how) -> dict:
+    """Confidence intervals of one evaluation: metric → [low, high]; ``how`` is that of ``draw``."""
+    return spread(draw([evaluation], **how)[0], level)
+
+
+def _middle(values: np.ndarray, level: float) -> list[float]:
+    finite = values[np.isfinite(values)]
+    if not len(finite):
+        return [float("nan"), float("nan")]
+    return [float(q) for q in np.quantile(finite, [(1 - level) / 2, (1 + level) / 2])]
+
+
+class _Worker:
+    """What a process keeps, so that the counts travel to it once."""
+
+    evaluations: Sequence[Evaluation] = ()
+
+    @classmethod
+    def take(cls, evaluations):
+        cls.evaluations = evaluations
+
+    @classmethod
+    def measure(cls, chunk):
+        return _headlines_of(cls.evaluations, chunk)

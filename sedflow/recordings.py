@@ -1,0 +1,89 @@
+"""Windows of long recordings → whole recordings, and soft labels → events: how MAESTRO is judged.
+
+A window is called ``<recording>-<onset in 1/100 s>-<offset in 1/100 s>``. Its frame scores become the mean score of
+each second; where windows overlap the seconds are averaged. Soft labels give each second a confidence (the share of
+annotators who heard the class); a second sounds when that lies above 0.5. Then ``sedflow.evaluation`` judges the
+recordings like any clip; the challenge's number is ``segment_mpauc_max_fpr_0.1``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+
+from sedflow.events import Event, LabelError, clip_id, merge_events, parse_event, read_table
+from sedflow.scores import ScoreError, Scores
+
+_WINDOW = re.compile(r"(?P<recording>.+)-(?P<onset>\d+)-(?P<offset>\d+)")
+
+
+def parse_window(clip: str) -> tuple[str, float, float]:
+    """Recording, onset and offset (seconds) of a window's name."""
+    parts = _WINDOW.fullmatch(clip)
+    if not parts or int(parts["offset"]) <= int(parts["onset"]):
+        raise ScoreError(f"{clip!r} is no window; expected <recording>-<onset in 1/100 s>-<offset in 1/100 s>")
+    return parts["recording"], int(parts["onset"]) / 100, int(parts["offset"]) / 100
+
+
+def join_scores(windows: Mapping[str, Scores], segment_seconds: float = 1.0) -> dict[str, Scores]:
+    """Mean scores of the segments of whole recordings.
+
+    Parameters
+    ----------
+    windows : mapping window name → Scores    times from the start of the window
+
+    Raises
+    ------
+    ScoreError    a name is no window's, or a part of a recording that no window covers
+    """
+    members: dict[str, list[tuple[float, float, Scores]]] = {}
+    for clip, scores in windows.items():
+        recording, onset, offset = parse_window(clip)
+        members.setdefault(recording, []).append((onset, offset, scores))
+    return {recording: _joined(recording, parts, segment_seconds) for recording, parts in members.items()}
+
+
+def _joined(recording, parts, segment_seconds) -> Scores:
+    classes = parts[0][2].classes
+    edges = np.arange(np.ceil(max(offset for _, offset, _ in parts) / segment_seconds - 1e-6) + 1) * segment_seconds
+    area, covered = np.zeros((len(edges) - 1, len(classes))), np.zeros(len(edges) - 1)
+    for onset, offset, scores in parts:
+        inside = np.clip(edges - onset, 0.0, min(offset - onset, scores.seconds))
+        lengths = np.diff(scores.edges)
+        integral = np.concatenate([np.zeros((1, len(classes))), np.cumsum(scores.values * lengths[:, None], axis=0)])
+        for k in range(len(classes)):
+            area[:, k] += np.diff(np.interp(inside, scores.edges, integral[:, k]))
+        covered += np.diff(inside)
+    if (covered < 1e-6).any():
+        raise ScoreError(f"{recording}: no window covers {edges[int(np.argmin(covered))]:.2f} s; score all windows")
+    return Scores(area / covered[:, None], edges, classes)
+
+
+def join_truth(windows: Mapping[str, Iterable[Event]]) -> dict[str, list[Event]]:
+    """Events of whole recordings; what overlaps or touches becomes one event."""
+    members: dict[str, list[Event]] = {}
+    for clip, events in windows.items():
+        recording, onset, _ = parse_window(clip)
+        shifted = [dataclasses.replace(e, onset=e.onset + onset, offset=e.offset + onset) for e in events]
+        members.setdefault(recording, []).extend(shifted)
+    return {recording: merge_events(events, max_gap=1e-6) for recording, events in members.items()}
+
+
+def read_soft_labels(path, threshold: float = 0.5) -> dict[str, list[Event]]:
+    """Read ``filename onset offset event_label confidence``: clip → events with a confidence above the threshold."""
+    events: dict[str, list[Event]] = {}
+    for number, row in read_table(path, ("filename", "onset", "offset", "event_label", "confidence")):
+        of_clip = events.setdefault(clip_id(row["filename"]), [])
+        event = parse_event(path, number, row["onset"], row["offset"], row["event_label"])
+        try:
+            confidence = float(row["confidence"])
+        except ValueError:
+            confidence = np.nan
+        if not 0 <= confidence <= 1:
+            raise LabelError(f"{path}:{number}: confidence {row['confidence']!r} must be a number from 0 to 1")
+        if confidence > threshold:
+            of_clip.append(event)
+    return {clip: merge_events(of_clip, max_gap=1e-6) for clip, of_clip in events.items()}

@@ -1,0 +1,89 @@
+"""Intervals hold the metric, draws are paired, recordings stay together."""
+
+import numpy as np
+import pytest
+
+from sedflow.agreement import EvaluationError
+from sedflow.bootstrap import against, draw, draw_weights, headlines, intervals
+from sedflow.comparison import compare, comparison_table
+from sedflow.evaluation import Evaluation
+from sedflow.events import Event
+from sedflow.scores import Scores
+
+CLASSES = ("dog", "bell")
+
+
+def marked(noise, clips=24, seed=0):
+    rng = np.random.default_rng(seed)
+    scores, truth = {}, {}
+    for number in range(clips):
+        onset = round(rng.uniform(0, 2), 2)
+        truth[f"c{number}"] = [Event(onset, onset + 1.0, CLASSES[number % 2])]
+        values = rng.normal(0, noise, (50, 2))
+        values[round(onset * 10) : round(onset * 10) + 10, number % 2] += 1
+        scores[f"c{number}"] = Scores(values, np.arange(51) / 10, CLASSES)
+    return scores, truth, dict.fromkeys(scores, 5.0)
+
+
+def test_draws_keep_the_number_of_recordings_and_the_clips_of_one_together():
+    clips = [f"c{k}" for k in range(9)]
+    weights = draw_weights(clips, 50, seed=3, recordings={"c0": "street", "c5": "street", "c7": "street"})
+    assert weights.shape == (50, 9)
+    np.testing.assert_array_equal(weights[:, 0], weights[:, 5])
+    np.testing.assert_array_equal(weights[:, 0], weights[:, 7])
+    assert (weights[:, [0, 1, 2, 3, 4, 6, 8]].sum(axis=1) == 7).all()
+
+
+def test_intervals_hold_the_metric_and_are_the_same_for_the_same_seed():
+    evaluation = Evaluation(*marked(0.4))
+    found = intervals(evaluation, samples=60, seed=1)
+    measured = headlines(evaluation.metrics())
+    for name in ("psds2", "segment_f1_at_0.5", "intersection_f1_at_0.5", "clip_map"):
+        low, high = found[name]
+        assert low <= measured[name] <= high
+        assert low < high or measured[name] == 1
+    assert found == intervals(evaluation, samples=60, seed=1)
+    assert found != intervals(evaluation, samples=60, seed=2)
+
+
+def test_processes_change_nothing():
+    evaluation = Evaluation(*marked(0.4))
+    assert intervals(evaluation, samples=45) == intervals(evaluation, samples=45, jobs=2)
+
+
+def test_progress_sees_every_piece_of_work():
+    seen = []
+
+    def progress(chunks, total):
+        for chunk in chunks:
+            seen.append(total)
+            yield chunk
+
+    draw([Evaluation(*marked(0.4))], samples=45, progress=progress)
+    assert seen == [3, 3, 3]
+
+
+def test_a_better_detector_is_found_to_be_better_and_the_same_one_is_not():
+    worse, truth, durations = marked(0.6)
+    better, _, _ = marked(0.15)
+    rows = compare({"worse": worse, "better": better, "again": worse}, truth, durations, samples=80)
+    assert "against_first" not in rows[0]
+    gain = rows[1]["against_first"]["psds1"]
+    assert gain["low"] > 0 and gain["p"] < 0.05
+    assert gain["difference"] == pytest.approx(rows[1]["metrics"]["psds1"] - rows[0]["metrics"]["psds1"])
+    assert rows[2]["against_first"]["psds1"] == {"difference": 0, "low": 0, "high": 0, "p": 1}
+    table = comparison_table(rows)
+    assert table[0][:2] == ["run", "psds1"]
+    assert table[2][1].endswith("*") and not table[3][1].endswith("*")
+
+
+def test_a_difference_that_no_draw_turns_is_as_rare_as_the_draws_can_tell():
+    assert against(np.zeros(99), np.ones(99), 1.0)["p"] == pytest.approx(0.02)
+    assert against(np.zeros(99), np.zeros(99), 0.0)["p"] == 1
+
+
+def test_runs_on_other_clips_are_not_compared():
+    scores, truth, durations = marked(0.4)
+    fewer = [{clip: what[clip] for clip in list(what)[1:]} for what in (scores, truth, durations)]
+    with pytest.raises(EvaluationError, match=r"same clips; 1 are not in all runs, e.g. \['c0'\]"):
+        draw([Evaluation(scores, truth, durations), Evaluation(*fewer)], samples=5)

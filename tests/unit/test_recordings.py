@@ -1,0 +1,59 @@
+"""Windows become recordings without losing or doubling time."""
+
+import numpy as np
+import pytest
+
+from sedflow.evaluation import evaluate
+from sedflow.events import Event, LabelError
+from sedflow.recordings import join_scores, join_truth, parse_window, read_soft_labels
+from sedflow.scores import ScoreError, Scores
+
+
+def window(values, rate=4):
+    values = np.asarray(values, dtype=float)[:, None]
+    return Scores(values, np.arange(len(values) + 1) / rate, ("car",))
+
+
+def test_names_hold_the_recording_and_hundredths_of_a_second():
+    assert parse_window("cafe-12_a-500-1500") == ("cafe-12_a", 5.0, 15.0)
+    for name in ("cafe", "cafe-500", "cafe-500-500"):
+        with pytest.raises(ScoreError, match="is no window"):
+            parse_window(name)
+
+
+def test_overlapping_windows_are_averaged_second_by_second():
+    windows = {"r-0-200": window([0, 0, 0, 0, 1, 1, 0, 0]), "r-100-300": window([1, 1, 1, 1, 0.2, 0.2, 0.2, 0.2])}
+    joined = join_scores(windows)["r"]
+    np.testing.assert_allclose(joined.edges, [0, 1, 2, 3])
+    np.testing.assert_allclose(joined.values[:, 0], [0, (0.5 + 1) / 2, 0.2])
+
+
+def test_frames_across_seconds_are_shared_by_overlap():
+    joined = join_scores({"r-0-200": Scores(np.array([[0.0], [1.0]]), np.array([0, 1.25, 2.0]), ("car",))})["r"]
+    np.testing.assert_allclose(joined.values[:, 0], [0, 0.75])
+
+
+def test_a_part_without_a_window_is_refused():
+    with pytest.raises(ScoreError, match=r"no window covers 1\.00 s"):
+        join_scores({"r-0-100": window([0] * 4), "r-200-300": window([0] * 4)})
+
+
+def test_events_of_windows_join_where_windows_meet():
+    windows = {"r-0-200": [Event(1.0, 2.0, "car")], "r-100-300": [Event(0.0, 1.5, "car")], "s-0-100": []}
+    assert join_truth(windows) == {"r": [Event(1.0, 2.5, "car")], "s": []}
+
+
+def test_soft_labels_above_the_threshold_become_events(tmp_path):
+    head = "filename\tonset\toffset\tevent_label\tconfidence\n"
+    rows = [("0", "1", "car", "0.6"), ("1", "2", "car", "0.9"), ("2", "3", "car", "0.5"), ("0", "1", "bird", "0.2")]
+    (tmp_path / "soft.tsv").write_text(head + "".join("r.wav\t" + "\t".join(row) + "\n" for row in rows))
+    assert read_soft_labels(tmp_path / "soft.tsv") == {"r": [Event(0, 2, "car")]}
+    (tmp_path / "soft.tsv").write_text(head + "r.wav\t0\t1\tcar\t1.2\n")
+    with pytest.raises(LabelError, match=r"soft.tsv:2: confidence '1.2' must be a number from 0 to 1"):
+        read_soft_labels(tmp_path / "soft.tsv")
+
+
+def test_joined_recordings_are_judged_like_clips():
+    windows = {f"r-{k}00-{k + 4}00": window(np.repeat([0, 1, 0, 0], 4)) for k in range(0, 12, 4)}
+    truth = join_truth({name: [Event(1.0, 2.0, "car")] for name in windows})
+    assert evaluate(join_scores(windows), truth, {"r": 12.0})["segment_mpauc_max_fpr_0.1"]["mean"] == pytest.approx(1)
