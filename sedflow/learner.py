@@ -58,7 +58,7 @@ class Learner(lightning.LightningModule):
             self.teacher = copy.deepcopy(student) if teacher is None else teacher
             self.teacher.requires_grad_(False)
             self._share_frozen_encoders()
-        self.losses = [(spec["name"], _build_loss(spec), spec) for spec in stage["losses"]]
+        self.losses = [(spec["name"], build_loss(spec), spec) for spec in stage["losses"]]
         self.batches = TrainingBatches(clips, stage["sources"], seed)
         self.history: list[dict] = []
         self._running: dict[str, list[float]] = {}
@@ -230,6 +230,7 @@ class _Parts(torch.utils.data.Dataset):
         return self.clips.batch(self.parts[number])
 
 
-def _build_loss(spec: dict):
+def build_loss(spec: dict):
+    """A loss from its entry on a page; its weight and its ramp are the learner's business."""
     own = {key: value for key, value in spec.items() if key not in ("weight", "ramp_steps")}
     return plugins.build("losses", own)
