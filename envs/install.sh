@@ -87,7 +87,12 @@ fi
 install_system_packages
 python=$(find_python)
 say "installing into .venv with $("$python" --version) (some minutes, about 6 GB)"
-"$python" -m venv .venv
+base='import os, sys; print(os.path.realpath(sys._base_executable))'
+if [ "$(.venv/bin/python -c "$base" 2>/dev/null)" = "$("$python" -c "$base")" ]; then
+    "$python" -m venv .venv
+else # none yet, or of another Python, whose files would mix
+    "$python" -m venv --clear .venv
+fi
 if ! install_with_uv 2>"$log"; then
     say "uv could not (see $log); trying pip, which takes longer"
     install_with_pip >>"$log" 2>&1 || { tail -n 30 "$log" >&2; exit 1; }
