@@ -10,11 +10,17 @@ from pathlib import Path
 import common
 import h5py
 import numpy as np
+import torch
 
 from sedflow.events import Clip
 from sedflow.features import Cache, write_shard
 
 CLIPS, FRAMES, DIM, BATCH, BATCHES = 400, 250, 768, 32, 20
+
+
+def single(embeddings):
+    """What the detector reads: a float32 tensor, converted as training converts it."""
+    return torch.from_numpy(embeddings).float()
 
 
 def main():
@@ -33,11 +39,11 @@ def main():
         cache = Cache([folder / f"weak-{shard}.npy" for shard in range(4)])
 
         def ours():
-            return [cache.read([clips[k].id for k in draw]).astype(np.float32) for draw in draws]
+            return [single(cache.read([clips[k].id for k in draw])) for draw in draws]
 
         def hdf5(name):
             with h5py.File(folder / f"{name}.h5") as file:
-                return [np.stack([file["features"][k] for k in draw]).astype(np.float32) for draw in draws]
+                return [single(np.stack([file["features"][k] for k in draw])) for draw in draws]
 
         timings = common.compare(
             {
@@ -45,7 +51,7 @@ def main():
                 "HDF5, fp16, a chunk per clip": lambda: hdf5("half"),
                 "HDF5, fp32, a chunk per clip": lambda: hdf5("single"),
             },
-            lambda one, other: all(np.array_equal(a, b) for a, b in zip(one, other, strict=True)),
+            lambda one, other: all(torch.equal(a, b) for a, b in zip(one, other, strict=True)),
             items=BATCH * BATCHES,
         )
     common.write(
