@@ -161,7 +161,11 @@ def tune(
 
 @commands.command()
 def evaluate_run(
-    scores: list[Path], postprocess: Annotated[Path, typer.Option()], manifests: Manifests, roc: Path, out: Out
+    scores: list[Path],
+    postprocess: Annotated[Path, typer.Option()],
+    manifests: Manifests,
+    roc: Annotated[Path, typer.Option()],
+    out: Out,
 ):
     """Judge test scores of a run's networks, before and after the post-processing that was tuned for them."""
     from sedflow import judge
@@ -253,9 +257,9 @@ def inspect(checkpoint: Path):
 @commands.command()
 def code(system: str, variant: str, out: Out):
     """Write digests of the code that each step of a system runs, for DVC to follow: comments do not count."""
-    from sedflow import plan
+    from sedflow import params, plan
 
-    for step, digests in plan.code_digests(plan.Pages().system(system, variant)).items():
+    for step, digests in plan.code_digests(params.read_system(system, variant)).items():
         out.mkdir(parents=True, exist_ok=True)
         (out / f"{step}.txt").write_text(digests, encoding="utf-8")
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from sedflow import plugins
 
 PACKAGE = Path(__file__).parent
-COMMANDS = PACKAGE / "cli.py"
+CLI = PACKAGE / "cli.py"
 
 
 def code(command: str, used: Iterable[tuple[str, str]] = ()) -> str:
@@ -29,30 +29,42 @@ def code(command: str, used: Iterable[tuple[str, str]] = ()) -> str:
     """
     digest = hashlib.sha256()
     for path in modules(command, used):
-        digest.update(_bare(path).encode())
+        digest.update(_read(path)[1].encode())
     return digest.hexdigest()[:16]
 
 
 def modules(command: str, used: Iterable[tuple[str, str]] = ()) -> list[Path]:
     """Files of the package that a command imports, its plugins included, in order of path."""
-    functions = [node for node in _tree(COMMANDS).body if isinstance(node, ast.FunctionDef)]
-    body = [node for node in functions if node.name == command]
-    if not body:
-        raise KeyError(f"cli.py has no command {command!r}; there are {[node.name for node in functions]}")
-    waiting = [*_imported(body[0]), *(plugins.source_file(family, name) for family, name in used)]
+    if command not in _commands():
+        raise KeyError(f"cli.py has no command {command!r}; there are {sorted(_commands())}")
+    waiting = [*_commands()[command], *(plugins.source_file(family, name) for family, name in used)]
     found: set[Path] = set()
     while waiting:
         path = waiting.pop()
         if path not in found:
             found.add(path)
-            waiting += _imports_of(path)
+            waiting += _read(path)[0]
     return sorted(found)
 
 
 @functools.cache
-def _imports_of(path: Path) -> tuple[Path, ...]:
-    package = [path.parent / "__init__.py"] if PACKAGE in path.parent.parents else []  # a plugin's contract
-    return (*package, *_imported(_tree(path)))
+def _commands() -> dict[str, list[Path]]:
+    """Functions of ``cli.py`` → the modules that each imports in its body."""
+    body = ast.parse(CLI.read_text(encoding="utf-8")).body
+    return {node.name: list(_imported(node)) for node in body if isinstance(node, ast.FunctionDef)}
+
+
+@functools.cache
+def _read(path: Path) -> tuple[list[Path], str]:
+    """Our own modules that a file imports, and its source text without comments, docstrings and layout."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    contract = [path.parent / "__init__.py"] if PACKAGE in path.parent.parents else []  # what its family shares
+    imported = [*contract, *_imported(tree)]
+    for node in ast.walk(tree):
+        documented = isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+        if documented and ast.get_docstring(node, clean=False) is not None:
+            node.body = node.body[1:] or [ast.Pass()]
+    return imported, ast.unparse(tree)
 
 
 def _imported(tree: ast.AST) -> Iterator[Path]:
@@ -67,6 +79,7 @@ def _imported(tree: ast.AST) -> Iterator[Path]:
         yield from filter(None, map(_file, names))
 
 
+@functools.cache
 def _file(module: str) -> Path | None:
     """The file of one of our modules; None for other libraries and for names that are no modules."""
     package, *parts = module.split(".")
@@ -75,19 +88,3 @@ def _file(module: str) -> Path | None:
     path = PACKAGE.joinpath(*parts)
     candidates = (path.with_suffix(".py"), path / "__init__.py")
     return next((candidate for candidate in candidates if candidate.is_file()), None)
-
-
-@functools.cache
-def _bare(path: Path) -> str:
-    """Source text without comments, docstrings and layout."""
-    tree = _tree(path)
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and ast.get_docstring(
-            node, clean=False
-        ):
-            node.body = node.body[1:] or [ast.Pass()]
-    return ast.unparse(tree)
-
-
-def _tree(path: Path) -> ast.Module:
-    return ast.parse(path.read_text(encoding="utf-8"))

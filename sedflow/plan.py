@@ -36,14 +36,36 @@ class Pages:
     Parameters
     ----------
     folder : Path    ``workflow/systems``
+    shared : Shared    ``params.yaml``
     """
 
-    def __init__(self, folder="workflow/systems"):
-        self.folder = Path(folder)
+    def __init__(self, folder, shared: Shared):
+        self.folder, self.shared = Path(folder), shared
         self.names = sorted(page.stem for page in self.folder.glob("*.yaml"))
         self.system = functools.cache(functools.partial(params.read_system, folder=self.folder))
+        self.checked = functools.cache(self._checked)
         self.corpus = functools.cache(self._corpus)
         self.cache = functools.cache(self._cache)
+
+    def variant(self, name: str) -> str:
+        """The variant that a system's rule makes."""
+        return self.shared.variant if name == self.shared.system else "default"
+
+    def _checked(self, name: str, variant: str) -> System:
+        """A system that fits ``params.yaml``, DVC and the other pages; ``SettingsError`` says what would be right."""
+        system, page = self.system(name, variant), self.folder / f"{name}.yaml"
+        _check_written_out(page, system)
+        kind = system.postprocess.get("name")
+        if kind not in KINDS:
+            raise SettingsError(f"{page}: postprocess.name: there is no {kind!r}{plugins.nearest(str(kind), KINDS)}")
+        for encoder in system.detector.encoders:
+            cache_folder(system, encoder)
+        folders = list(corpora(system))
+        for folder in folders:
+            self.corpus(folder)
+        if (name, variant) == (self.shared.system, self.shared.variant) and self.shared.corpora != folders:
+            raise SettingsError(f"params.yaml: corpora: {self.shared.corpora} is not what {page} says: {folders}")
+        return system
 
     def _everywhere(self) -> Iterator[tuple[str, str, System]]:
         """Every variant of every page that is in order; a broken page hurts only who asks for its system."""
@@ -80,31 +102,6 @@ class Pages:
                     shape = {"clip_seconds": system.clip_seconds, "shards": system.feature_shards}
                     return {"encoder": own, "weights": encoder.get("weights"), **shape}
         raise SettingsError(f"no page in {self.folder} has an encoder whose features lie in data/features/{key}")
-
-
-def check(pages: Pages, name: str, shared: Shared) -> None:
-    """Check the page of a system that is asked for, and that it fits ``params.yaml`` and the other pages.
-
-    Raises
-    ------
-    SettingsError    with the file, the key and what would be right
-    """
-    variant = shared.variant if name == shared.system else "default"
-    system = pages.system(name, variant)
-    page = pages.folder / f"{name}.yaml"
-    _check_written_out(page, system)
-    kind = system.postprocess.get("name")
-    if kind not in KINDS:
-        raise SettingsError(f"{page}: postprocess.name: there is no {kind!r}{plugins.nearest(str(kind), KINDS)}")
-    for encoder in system.detector.encoders:
-        cache_folder(system, encoder)
-    folders = list(corpora(system))
-    for folder in folders:
-        pages.corpus(folder)
-    if name == shared.system and shared.corpora != folders:
-        raise SettingsError(
-            f"params.yaml: corpora: {shared.corpora} are not those of {page}; write `corpora: {folders}`"
-        )
 
 
 def _check_written_out(page: Path, system: System) -> None:

@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 from base64 import urlsafe_b64decode
 from collections.abc import Iterator, Mapping
@@ -19,8 +20,13 @@ from pathlib import Path
 
 import yaml
 
+from sedflow.audio import sha256
+from sedflow.events import read_table
+
 METADATA = Path(".snakemake/metadata")
+MADE = Path(".snakemake/made.json")
 LOCK = Path("dvc.lock")
+UNVERSIONED = ("data/raw/", "data/features/", "models/pretrained/")  # what DVC never touches
 SETTINGS = (Path("params.yaml"), Path("workflow/systems"))
 
 
@@ -31,13 +37,31 @@ class SyncError(RuntimeError):
 def foreign_outputs() -> list[str]:
     """Files that are not what Snakemake recorded.
 
-    Its record of an output holds the file's time: another time means that DVC or git put another version there. A
-    clone that has files of ``dvc.lock`` but no records is foreign as a whole.
+    Its record of an output holds the file's time: another time means that DVC or git put another version there, unless
+    the content is the one that was made. A clone that has files of ``dvc.lock`` but no records is foreign as a whole.
     """
-    records = [path for path in METADATA.rglob("*") if path.is_file()] if METADATA.is_dir() else []
+    records = _records()
     if not records:
         return [out for out in _locked_outputs() if os.path.exists(out)]
-    return sorted(output for output, ended in map(_record, records) if _is_another(output, ended))
+    made = _made()
+    return sorted(out for out, ended in records.items() if _is_another(out, ended) and not _is_equal(out, ended, made))
+
+
+def remember(adopted: bool = False) -> None:
+    """Note the content of what was made, since DVC replaces an output by its older equal in the cache.
+
+    Parameters
+    ----------
+    adopted : bool    the files are right whatever their times say (equal ones share a link, and so their time)
+    """
+    made = {output: note for output, note in _made().items() if os.path.exists(output)}
+    for output, ended in _records().items():
+        noted = made.get(output, [None])[0] == ended
+        if not noted and not output.startswith(UNVERSIONED) and os.path.isfile(output):
+            if adopted or not _is_another(output, ended):
+                made[output] = [ended, sha256(output)]
+    MADE.parent.mkdir(exist_ok=True)
+    MADE.write_text(json.dumps(made, indent=0, sort_keys=True), encoding="utf-8")
 
 
 def record() -> None:
@@ -54,6 +78,7 @@ def record() -> None:
             f"{len(stale)} files belong to nothing that is made now (settings from before?) and would be versioned; "
             f"delete them first: {' '.join(stale[:5])}"
         )
+    _run("dvc", "repro", "--single-item", "--quiet", "code")
     _run("dvc", "commit", "--force", "--no-relink", "--quiet")
 
 
@@ -66,17 +91,19 @@ def adopt() -> None:
     """
     if not LOCK.is_file():
         raise SyncError("there is no dvc.lock, so no files to adopt: `snakemake` makes them, `dvc repro` too")
-    if subprocess.run(["dvc", "checkout", "--quiet"]).returncode:
+    if _run("dvc", "checkout", "--quiet", check=False).returncode:
         raise SyncError(
             "dvc checkout refused: results on disk are in no cache yet (record or delete them), or the cache lacks "
             "files (dvc pull)"
         )
+    _run("dvc", "repro", "--single-item", "--quiet", "code")
     if differing := _differing():
         raise SyncError(f"these differ from dvc.lock, so nobody knows what made them: {differing}. Run `dvc repro`")
     _forget_other_features()
     with tempfile.TemporaryDirectory() as folder:
         _locked_settings(Path(folder))
         _run("snakemake", "--cores", "1", "--touch", "--forceall", "--quiet", "all", "--config", f"settings={folder}")
+    remember(adopted=True)
 
 
 def check() -> None:
@@ -87,14 +114,27 @@ def check() -> None:
         raise SyncError("DVC sees changes: `dvc status` lists them; after a snakemake run, `sedflow sync record`")
 
 
-def _record(path: Path) -> tuple[str, float]:
-    """Output and time of one of Snakemake's records; the output's name is the record's, in base64."""
-    name = "".join(part.removeprefix("@") for part in path.relative_to(METADATA).parts)
-    return urlsafe_b64decode(name).decode(), json.loads(path.read_text(encoding="utf-8"))["endtime"]
+def _records() -> dict[str, float]:
+    """Outputs → their times in Snakemake's records; a record's name is the output's in base64."""
+    records = {}
+    for path in METADATA.rglob("*") if METADATA.is_dir() else ():
+        if path.is_file():
+            name = "".join(part.removeprefix("@") for part in path.relative_to(METADATA).parts)
+            ended = json.loads(path.read_text(encoding="utf-8"))["endtime"]
+            records[urlsafe_b64decode(name).decode()] = ended
+    return records
+
+
+def _made() -> dict[str, list]:
+    return json.loads(MADE.read_text(encoding="utf-8")) if MADE.is_file() else {}
 
 
 def _is_another(output: str, ended: float) -> bool:
     return os.path.exists(output) and abs(os.lstat(output).st_mtime - ended) > 1e-3
+
+
+def _is_equal(output: str, ended: float, made: Mapping) -> bool:
+    return output in made and made[output] == [ended, sha256(output)]
 
 
 def _locked_stages() -> dict[str, dict]:
@@ -141,9 +181,6 @@ def _differing() -> list[str]:
 
 def _forget_other_features() -> None:
     """Delete shards of the cache, which DVC does not version, unless the locked runs were made with them."""
-    from sedflow.audio import sha256
-    from sedflow.events import read_table
-
     for inventory in (out for out in _locked_outputs() if fnmatch(out, "data/inventory/*/features/*.tsv")):
         for _, row in read_table(inventory, ("path", "sha256")):
             path = Path(row["path"])
@@ -169,8 +206,6 @@ def _stale_files() -> Iterator[str]:
 
 
 def _paths(table: Path) -> list[str]:
-    from sedflow.events import read_table
-
     return [row["path"] for _, row in read_table(table, ("path",))] if table.is_file() else []
 
 
@@ -182,7 +217,9 @@ def _jobs_left() -> bool:
 
 
 def _run(*command: str, check: bool = True, **options) -> subprocess.CompletedProcess:
-    done = subprocess.run(command, text=True, **options)
+    """Run snakemake or dvc of this environment, whether or not it is activated."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(command, text=True, env={**os.environ, "PATH": path}, **options)
     if check and done.returncode:
         raise SyncError(f"`{' '.join(command)}` failed: {(done.stderr or '').strip()}")
     return done

@@ -1,11 +1,8 @@
 # What every rule needs: checked settings, the guard against drifting ledgers, code digests.
 import os
-import re
 import shlex
 import sys
 from pathlib import Path
-
-from snakemake.exceptions import WorkflowError
 
 ROOT = Path(workflow.basedir)
 sys.path.insert(0, str(ROOT))
@@ -16,23 +13,33 @@ from sedflow.params import canonical
 # `sedflow sync adopt` plans with the settings that files on disk were made with, whatever the pages say by now
 SETTINGS = Path(config.get("settings", "."))
 
+
+def stop(message):
+    """End in one line: Snakemake would wrap an exception in its own and a traceback."""
+    sys.exit(f"error: {message}")
+
+
 try:
     SHARED = params.read_shared(SETTINGS / "params.yaml")
-    PAGES = plan.Pages(SETTINGS / "workflow/systems")
-    # only to refuse a typo early and in one line: input functions read the pages they need anyway
-    words = {word for argument in sys.argv[1:] for word in re.split(r"[/:=,]", argument)}
-    for asked in words.intersection(PAGES.names) or {SHARED.system}:
-        plan.check(PAGES, asked, SHARED)
+    PAGES = plan.Pages(SETTINGS / "workflow/systems", SHARED)
 except ValueError as error:
-    raise WorkflowError(str(error)) from None
+    stop(error)
 
 # Within `dvc repro` DVC decides, it has removed the stage's outputs; elsewhere our records must be true.
 if workflow.is_main_process and "--touch" not in sys.argv and "DVC_STAGE" not in os.environ:
     if foreign := sync.foreign_outputs():
-        raise WorkflowError(
+        stop(
             f"{len(foreign)} files are not those that Snakemake recorded (e.g. {foreign[0]}): DVC, git or a hand put "
             "them there, so it cannot know what they were made with. Run: sedflow sync adopt"
         )
+
+
+onsuccess:
+    sync.remember()
+
+
+onerror:
+    sync.remember()
 
 
 shell.prefix(f"set -euo pipefail; export PATH={shlex.quote(os.path.dirname(sys.executable))}:$PATH; ")
@@ -50,12 +57,16 @@ wildcard_constraints:
     network="student|teacher",
 
 
-def variant_of(system):
-    return SHARED.variant if system == SHARED.system else "default"
+def system_of(name, variant=None):
+    """A system's settings, checked; by default in the variant that its rule makes."""
+    try:
+        return PAGES.checked(name, variant or PAGES.variant(name))
+    except ValueError as error:
+        stop(error)
 
 
 def page_of(wildcards):
-    return PAGES.system(wildcards.system, wildcards.variant)
+    return system_of(wildcards.system, wildcards.variant)
 
 
 def stage_of(wildcards):
@@ -63,7 +74,10 @@ def stage_of(wildcards):
 
 
 def corpus_of(wildcards):
-    return PAGES.corpus(wildcards.corpus)
+    try:
+        return PAGES.corpus(wildcards.corpus)
+    except ValueError as error:
+        stop(error)
 
 
 def corpus_code(command):

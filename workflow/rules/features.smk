@@ -38,6 +38,10 @@ rule feature_inventory:
         "logs/feature_inventory/{system}/{variant}.log",
     params:
         names="{system} {variant}",
+        # what dvc.yaml follows of the stages, so that both redo this list when the other does
+        stages=lambda wildcards: canonical(
+            {name: [stage.freeze, stage.sources] for name, stage in page_of(wildcards).stages.items() if stage.freeze}
+        ),
         code=digest.code("inventory"),
     shell:
         "python -m sedflow.cli inventory {input} --out {output} > {log} 2>&1"

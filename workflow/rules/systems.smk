@@ -3,26 +3,25 @@ RUN_FILES = ["log.csv", "settings.json", "postprocess.json", "metrics.json", "ro
 
 
 def runs_of(system):
-    variant = variant_of(system)
-    return plan.run_folders(system, variant, PAGES.system(system, variant), SHARED.seeds)
+    return plan.run_folders(system, PAGES.variant(system), system_of(system), SHARED.seeds)
 
 
 def finished(system):
-    """The report, and what a clone that already has the report's numbers from git would not notice to be missing."""
-    models = expand("{run}/{file}.safetensors", run=runs_of(system), file=["best", "detector"])
-    return [f"models/{system}/report/index.html", *models]
+    """The report, the models, which a clone with the report's numbers in git would not miss, and what DVC follows."""
+    return [
+        f"models/{system}/report/index.html",
+        *expand("{run}/{file}.safetensors", run=runs_of(system), file=["best", "detector"]),
+        *expand(f"data/inventory/{system}/corpora/{{corpus}}.tsv", corpus=plan.corpora(system_of(system))),
+        f"data/inventory/{system}/features/{PAGES.variant(system)}.tsv",
+    ]
 
 
 def reported(wildcards):
-    runs = runs_of(wildcards.system)
-    page = PAGES.system(wildcards.system, variant_of(wildcards.system))
-    scores = [
-        f"{run}/scores/{split}_{network}.parquet"
-        for run in runs
-        for split in ("validation", "test")
-        for network in plan.networks(page.stages[Path(run).parent.name])
-    ]
-    return [*expand("{run}/{file}", run=runs, file=RUN_FILES), *scores]
+    files = expand("{run}/{file}", run=runs_of(wildcards.system), file=RUN_FILES)
+    for run in runs_of(wildcards.system):
+        networks = plan.networks(system_of(wildcards.system).stages[Path(run).parent.name])
+        files += expand(f"{run}/scores/{{split}}_{{network}}.parquet", split=["validation", "test"], network=networks)
+    return files
 
 
 rule report:
@@ -39,10 +38,9 @@ rule report:
     benchmark:
         "logs/benchmarks/report/{system}.tsv"
     params:
-        page=lambda wildcards: canonical(PAGES.system(wildcards.system, variant_of(wildcards.system))),
+        page=lambda wildcards: canonical(system_of(wildcards.system)),
         runs=lambda wildcards: runs_of(wildcards.system),
-        manifests=lambda wildcards: "data/manifests/"
-        + next(iter(plan.corpora(PAGES.system(wildcards.system, variant_of(wildcards.system))))),
+        manifests=lambda wildcards: f"data/manifests/{next(iter(plan.corpora(system_of(wildcards.system))))}",
         out="models/{system}/report",
         code=digest.code("report"),
     shell:
