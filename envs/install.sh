@@ -55,22 +55,25 @@ install_system_packages() {
     [ -z "$missing" ] || { say "still missing: ${missing//$'\n'/, }; set PYTHON=… to a Python 3.11 or 3.12"; exit 1; }
 }
 
-pip_setting() { .venv/bin/python -m pip config list | sed -n "s/^[^=]*\.$1='\(.*\)'\$/\1/p" | tail -n 1; }
-
 # uv does not read pip's configuration: hand it the registry and the certificates that pip was told to use.
 install_with_uv() {
-    local index cert
+    local settings index cert
     .venv/bin/python -m pip install -q --require-hashes -r <(sed -n '/^uv==/,/[^\\]$/p' envs/sedflow.lock) || return
-    index=$(pip_setting index-url) cert=$(pip_setting cert)
+    settings=$(.venv/bin/python -m pip config list)
+    index=$(sed -n "s/^[^=]*\.index-url='\(.*\)'$/\1/p" <<<"$settings" | tail -n 1)
+    cert=$(sed -n "s/^[^=]*\.cert='\(.*\)'$/\1/p" <<<"$settings" | tail -n 1)
     [ -z "$index" ] || export UV_DEFAULT_INDEX="${UV_DEFAULT_INDEX:-$index}"
     [ -z "$cert" ] || export SSL_CERT_FILE="${SSL_CERT_FILE:-$cert}"
     [ ! -s /etc/ssl/certs/ca-certificates.crt ] || export UV_SYSTEM_CERTS=true
-    .venv/bin/uv pip install -q --python .venv/bin/python --require-hashes -r envs/sedflow.lock -b envs/build.lock
+    local install=(.venv/bin/uv pip install -q --python .venv/bin/python)
+    "${install[@]}" --require-hashes -r envs/sedflow.lock -b envs/build.lock &&
+        "${install[@]}" --no-deps --no-build-isolation --editable .
 }
 
 install_with_pip() {
     PIP_CONSTRAINT=envs/build.lock PIP_BUILD_CONSTRAINT=envs/build.lock \
-        .venv/bin/python -m pip install --require-hashes -r envs/sedflow.lock
+        .venv/bin/python -m pip install --require-hashes -r envs/sedflow.lock &&
+        .venv/bin/python -m pip install --no-deps --no-build-isolation --editable .
 }
 
 if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$(digest)" ]; then
@@ -97,7 +100,6 @@ if ! install_with_uv 2>"$log"; then
     say "uv could not (see $log); trying pip, which takes longer"
     install_with_pip >>"$log" 2>&1 || { tail -n 30 "$log" >&2; exit 1; }
 fi
-.venv/bin/python -m pip install -q --no-deps --no-build-isolation --editable .
 env -u PYTHONDONTWRITEBYTECODE .venv/bin/python - <<'PYTHON'
 import sys
 from sedflow import doctor
