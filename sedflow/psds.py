@@ -244,7 +244,8 @@ def psd_rocs(
 ) -> dict[str, dict[str, Curve]]:
     """PSD-ROCs: name of the criteria → class → curve.
 
-    Classes without a true event are left out. ``progress`` wraps the loop over classes (a progress bar).
+    Classes without a true event are left out. ``Frames.reading`` takes a file that does not fit into memory, one class
+    at a time. ``progress`` wraps the loop over classes (a progress bar).
     """
     frames = scores if isinstance(scores, Frames) else Frames.of(scores)
     index = Truth(truth, frames.clips, frames.classes)

@@ -140,6 +140,45 @@ def load_scores(path) -> dict[str, Scores]:
     return scores
 
 
+class ScoreColumns:
+    """A Parquet score file read class by class, for sets that do not fit into memory.
+
+    Parameters
+    ----------
+    path : Path    ``….parquet``
+
+    Attributes
+    ----------
+    clips, classes : tuple of str
+    clip : (frames,) int    index into ``clips``
+    onset, offset : (frames,) float    seconds
+    """
+
+    def __init__(self, path):
+        import pyarrow.parquet as pq
+
+        self._file, self._path = pq.ParquetFile(path), Path(path)
+        self.classes = tuple(n for n in self._file.schema_arrow.names if n not in ("filename", *TIME_COLUMNS))
+        table = self._file.read(["filename", *TIME_COLUMNS]).unify_dictionaries()
+        names = table["filename"].combine_chunks()
+        names = names if hasattr(names, "indices") else names.dictionary_encode()
+        self.clips = tuple(clip_id(name) for name in names.dictionary.to_pylist())
+        self.clip = names.indices.to_numpy()
+        self.onset, self.offset = (table[column].to_numpy() for column in TIME_COLUMNS)
+        if np.any(np.diff(self.clip) < 0):
+            raise ScoreError(
+                f"{path}: the clips do not stand one behind the other; write the file with `sedflow score`"
+            )
+
+    def column(self, label: str) -> np.ndarray:
+        """Scores of one class, shape (frames,)."""
+        values = self._file.read([label])[label].to_numpy()
+        if np.isnan(values).any():
+            clip = self.clips[self.clip[int(np.argmax(np.isnan(values)))]]
+            raise ScoreError(f"{self._path}, clip {clip}: NaN for {label!r}; score the clip again")
+        return values
+
+
 def _read_parquet(path: Path) -> dict[str, Scores]:
     import pyarrow.parquet as pq
 

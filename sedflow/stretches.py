@@ -8,11 +8,12 @@ A signal of n frames has at most n such stretches, and they form a tree: each li
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from sedflow.scores import Scores
+from sedflow.scores import ScoreColumns, Scores
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +50,12 @@ class Frames:
             column=lambda label: np.concatenate([s.values[:, classes.index(label)] for s in members]).astype(float),
         )
 
-    @property
+    @classmethod
+    def reading(cls, columns: ScoreColumns) -> Frames:
+        """Frames of a score file whose classes are read when they are needed."""
+        return cls(columns.clips, columns.classes, columns.clip, columns.onset, columns.offset, columns.column)
+
+    @functools.cached_property
     def starts(self) -> np.ndarray:
         """First frame of each clip that has frames."""
         return np.flatnonzero(np.diff(self.clip, prepend=-1))

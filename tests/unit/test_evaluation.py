@@ -11,7 +11,7 @@ from sedflow.agreement import EvaluationError
 from sedflow.evaluation import Evaluation, evaluate, psd_roc
 from sedflow.evaluation import psds as psds_metrics
 from sedflow.events import Event
-from sedflow.scores import Scores
+from sedflow.scores import ScoreColumns, Scores, load_scores, save_scores
 from sedflow.stretches import Frames
 from sedflow.truth import Truth
 
@@ -233,3 +233,15 @@ def test_silent_clips_count_unless_they_are_dropped(two_clips):
     dropped = evaluate(scores, truth, durations, drop_silent_clips=True)
     assert (kept["clips"], dropped["clips"]) == (3, 2)
     assert kept["collar_f1_at_0.5"]["dog"] < dropped["collar_f1_at_0.5"]["dog"] == 1
+
+
+def test_a_score_file_is_judged_class_by_class_like_one_in_memory(tmp_path):
+    scores, truth, durations = noisy(clips=40)
+    save_scores(tmp_path / "scores.parquet", scores)
+    frames = Frames.reading(ScoreColumns(tmp_path / "scores.parquet"))
+    seen = []
+    rocs = psds.psd_rocs(frames, truth, durations, progress=lambda labels: seen.extend(labels) or labels)
+    assert seen == list(CLASSES)
+    stored = psds_metrics(load_scores(tmp_path / "scores.parquet"), truth, durations)
+    for name, value in stored.items():
+        assert psds.psds_of(rocs[name], psds.CRITERIA[name])[0] == value
