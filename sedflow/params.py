@@ -277,7 +277,8 @@ def _checked(kind: type[Settings], content: dict, where: str):
     try:
         return kind.model_validate(content)
     except pydantic.ValidationError as error:
-        first = error.errors()[0]
+        # a misspelt key first: that the right one is missing follows from it
+        first = min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
         key = ".".join(str(part) for part in first["loc"])
         hint = nearest(first["loc"][-1], _fields(kind, first["loc"][:-1])) if first["type"] == "extra_forbidden" else ""
         reason = "unknown setting" if hint else f"{first['msg']}, got {first.get('input')!r}"

@@ -55,11 +55,11 @@ def remember(adopted: bool = False) -> None:
     adopted : bool    the files are right whatever their times say (equal ones share a link, and so their time)
     """
     made = {output: note for output, note in _made().items() if os.path.exists(output)}
-    for output, ended in _records().items():
+    followed = {output: ended for output, ended in _records().items() if not output.startswith(UNVERSIONED)}
+    for output, ended in followed.items():
         noted = made.get(output, [None])[0] == ended
-        if not noted and not output.startswith(UNVERSIONED) and os.path.isfile(output):
-            if adopted or not _is_another(output, ended):
-                made[output] = [ended, sha256(output)]
+        if not noted and os.path.isfile(output) and (adopted or not _is_another(output, ended)):
+            made[output] = [ended, sha256(output)]
     MADE.parent.mkdir(exist_ok=True)
     MADE.write_text(json.dumps(made, indent=0, sort_keys=True), encoding="utf-8")
 
