@@ -1,0 +1,75 @@
+"""The command line: quick to help, thin, and clear about errors."""
+
+import ast
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sedflow import cli
+
+
+def run(*words, **environment):
+    command = [sys.executable, "-m", "sedflow.cli", *map(str, words)]
+    kept = {name: value for name, value in os.environ.items() if name != "SEDFLOW_DEBUG"}
+    return subprocess.run(command, capture_output=True, text=True, env={**kept, **environment})
+
+
+def test_help_lists_every_command_and_imports_nothing_heavy():
+    code = (
+        "import sys; from sedflow import cli\n"
+        "try: cli.commands(['--help'])\n"
+        "except SystemExit: pass\n"
+        "print('heavy:', sorted({'torch', 'numpy', 'pandas', 'pydantic', 'rich', 'yaml'} & set(sys.modules)))"
+    )
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert "heavy: []" in output
+    for command in cli.commands.registered_commands:
+        assert (command.name or command.callback.__name__).replace("_", "-") in output
+
+
+def test_commands_are_thin():
+    tree = ast.parse(Path(cli.__file__).read_text())
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef):
+            assert node.end_lineno - node.lineno < 30, node.name
+
+
+def test_every_import_of_ours_stands_in_the_command_that_needs_it():
+    tree = ast.parse(Path(cli.__file__).read_text())
+    modules = [node.module or "" for node in tree.body if isinstance(node, ast.ImportFrom)]
+    assert not [module for module in modules if module.startswith("sedflow")]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["detect", "nowhere.wav", "--checkpoint", "nowhere.safetensors"], "nowhere.safetensors"),
+        (["evaluate", "nowhere.parquet", "truth.tsv", "durations.tsv"], "nowhere.parquet"),
+        (["score", "nowhere", "--checkpoint", "c.safetensors", "--out", "s"], "nowhere"),
+        (["download", '{"name": "dmeo"}', "--out", "raw"], "did you mean 'demo'"),
+        (["weights", "mn05_as", "--out", "w.pt"], "mn05_as"),
+        (["inspect", "nowhere.safetensors"], "nowhere.safetensors"),
+        (["summary", "nowhere"], "nowhere"),
+    ],
+)
+def test_a_foreseen_error_is_one_message_without_a_traceback(words, said, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(Path(cli.__file__).parents[1]))
+    done = run(*words)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ") and said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_debugging_shows_the_traceback(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(Path(cli.__file__).parents[1]))
+    assert "Traceback" in run("inspect", "nowhere.safetensors", SEDFLOW_DEBUG="1").stderr
+
+
+def test_settings_that_are_no_json_are_refused():
+    done = run("collect", "{name: demo", "manifests")
+    assert done.returncode == 2 and "JSON" in done.stderr
