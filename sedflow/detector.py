@@ -178,9 +178,29 @@ def build_encoder(spec: dict, weights: Path | None = None):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(ENCODER_SEED)
         encoder = plugins.build("encoders", own)
+        if weights is None:
+            _settle_norms(encoder)
     if weights is not None:
         encoder.load_official(weights)
     return encoder
+
+
+@torch.no_grad()
+def _settle_norms(encoder) -> None:
+    """Take the batch norms' statistics of an untrained encoder from a second of noise.
+
+    With the statistics it is constructed with, activations fade from layer to layer, and a frozen encoder would say
+    nothing.
+    """
+    norms = [part for part in encoder.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
+    if not norms:
+        return
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = 1.0
+    encoder.train()(0.01 * torch.randn(4, encoder.sample_rate))
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
 
 
 def build_detector(settings: dict, classes: int, weights: dict[str, Path] | None = None) -> Detector:
