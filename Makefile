@@ -41,6 +41,7 @@ run: install ## one system: make run SYSTEM=esc10
 	@$(activate); python -m sedflow.cli summary $(SYSTEM)
 
 test: lint ## lint and all tests
+	@envs/browser.sh
 	@$(activate); OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 NUMBA_NUM_THREADS=1 pytest -n $(CORES) --dist loadfile
 
 lint: install ## ruff and snakefmt
