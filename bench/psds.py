@@ -6,7 +6,9 @@ sed_scores_eval must give our numbers to 1e-9. Fifty thresholds approximate: the
 from __future__ import annotations
 
 import argparse
+import contextlib
 import types
+import warnings
 
 import numpy as np
 from common import compare, surroundings, table, write
@@ -42,6 +44,7 @@ def make(clips: int, seed: int = 0):
 
 def peers(scores, truth, durations):
     """The two other ways, on inputs that are already in their format."""
+    warnings.simplefilter("ignore")
     prepare_sed_scores_eval()
     import psds_eval.psds
     from sed_scores_eval import intersection_based
@@ -56,17 +59,18 @@ def peers(scores, truth, durations):
         found = {}
         for name in ("psds1", "psds2"):
             criteria = CRITERIA[name]
-            result = function(
-                tables,
-                events,
-                durations,
-                dtc_threshold=criteria.dtc,
-                gtc_threshold=criteria.gtc,
-                cttc_threshold=criteria.cttc,
-                alpha_ct=criteria.alpha_ct,
-                alpha_st=criteria.alpha_st,
-                max_efpr=criteria.max_efpr,
-            )
+            with contextlib.redirect_stdout(None):  # psds_eval counts its thresholds aloud
+                result = function(
+                    tables,
+                    events,
+                    durations,
+                    dtc_threshold=criteria.dtc,
+                    gtc_threshold=criteria.gtc,
+                    cttc_threshold=criteria.cttc,
+                    alpha_ct=criteria.alpha_ct,
+                    alpha_st=criteria.alpha_st,
+                    max_efpr=criteria.max_efpr,
+                )
             found[name] = float(value(result))
         return found
 
