@@ -47,7 +47,9 @@ def test_a_value_becomes_its_type_or_is_refused(value, good):
 
 
 def test_a_name_with_a_dot_is_a_module_outside_the_package(tmp_path, monkeypatch):
-    (tmp_path / "mine.py").write_text("class Mine:\n    def __init__(self, *, size: int = 2):\n        self.size = size\n")
+    (tmp_path / "mine.py").write_text(
+        "class Mine:\n    def __init__(self, *, size: int = 2):\n        self.size = size\n"
+    )
     (tmp_path / "lab").mkdir()
     (tmp_path / "mine.py").rename(tmp_path / "lab" / "mine.py")
     monkeypatch.syspath_prepend(tmp_path)
