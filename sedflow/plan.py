@@ -123,9 +123,15 @@ def corpora(system: System) -> dict[str, dict]:
 
 
 def corpus_tables(spec: dict) -> list[str]:
-    """The committed files a corpus is read from: its class list and the sums of its raw files."""
-    tables = (DATA / "classes" / f"{spec['name']}.txt", DATA / f"{spec['name']}.tsv")
-    return [str(table) for table in tables if table.is_file()]
+    """Tables that a corpus is read from: its class list and the sums of its raw files, or the user's own."""
+    committed = [DATA / "classes" / f"{spec['name']}.txt", DATA / f"{spec['name']}.tsv"]
+    of_user = getattr(plugins.build("corpora", spec), "label_files", [])
+    return [str(table) for table in (*committed, *of_user) if table.is_file()]
+
+
+def corpus_recordings(spec: dict) -> list[str]:
+    """The user's own recordings that a corpus is read from."""
+    return [str(path) for path in getattr(plugins.build("corpora", spec), "audio_files", [])]
 
 
 def run_folders(name: str, variant: str, system: System, seeds: list[int]) -> list[str]:

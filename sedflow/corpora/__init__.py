@@ -18,6 +18,8 @@ A file here is a plugin: its one public class has
 ``prepare(raw, audio, shard) → Prepared``
     Write the audio of one shard under ``audio``; ``raw`` is the soundbank's manifest where ``uses_soundbank``, else the
     raw folder.
+``label_files``, ``audio_files``
+    Optional; list of Path: files of the user's that the workflow watches for changes.
 
 Building a corpus imports neither librosa nor scaper nor torch, so that Snakemake may do it while it parses.
 """

@@ -99,6 +99,17 @@ class Folder:
         kinds = {"weak": "weak", "unlabeled": "none"}
         self.sources = {source: kinds.get(source, "strong") for source in self.labels}
 
+    @property
+    def label_files(self) -> list[Path]:
+        """What the user may edit, for the workflow to watch."""
+        named = [self.path / "classes.txt", *self.tables.values()]
+        return [path for path in named if path.is_file()]
+
+    @property
+    def audio_files(self) -> list[Path]:
+        """What the user may add or replace, for the workflow to watch."""
+        return [path for paths in self._audio_files().values() for path in paths]
+
     def download(self, raw: Path, mirror: Path | None = None) -> None:
         """Check every recording and label before anything is made, and list the recordings with their sums."""
         found, absent = {}, {}

@@ -11,7 +11,30 @@ from sedflow import params
 from sedflow.params import SettingsError, canonical, check_system, overlay
 
 PAGES = sorted(Path("workflow/systems").glob("*.yaml"))
-DEMO = yaml.safe_load(Path("workflow/systems/demo.yaml").read_text())
+PAGE = yaml.safe_load("""
+title: A page
+corpora: [{name: demo}]
+detector:
+  encoders: [{name: mobilenet, width: 0.4}]
+  sequence: {name: bigru, width: 8}
+stages:
+  frozen:
+    freeze: [mobilenet]
+    sources: {synthetic_strong: 8, weak: 4}
+    losses: [{name: supervised}, {name: consistency, weight: 2.0}]
+    teacher: {decay: 0.9}
+    optimizer: {lr: {head: 1.0e-3}, warmup_steps: 5}
+    steps: 60
+    validate_every: 20
+  finetune:
+    start_from: frozen
+    sources: {synthetic_strong: 8}
+    losses: [{name: supervised}]
+    optimizer: {lr: {head: 1.0e-3, mobilenet: 1.0e-4}}
+    steps: 60
+    validate_every: 20
+postprocess: {name: median_filter}
+""")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
@@ -53,7 +76,7 @@ def put(page, path, value):
 )
 def test_a_wrong_setting_is_refused_with_its_place(path, value, message):
     with pytest.raises(SettingsError, match=message):
-        check_system(put(DEMO, path, value), "demo.yaml")
+        check_system(put(PAGE, path, value), "page.yaml")
 
 
 def test_an_unknown_system_or_variant_is_refused_with_the_nearest_one():
@@ -84,4 +107,4 @@ def test_a_variant_changes_what_it_names_and_nothing_else():
 
 def test_canonical_settings_do_not_depend_on_the_order_of_keys():
     assert canonical({"b": 1, "a": {"d": 2, "c": 3}}) == canonical(json.loads('{"a": {"c": 3, "d": 2}, "b": 1}'))
-    assert canonical(check_system(DEMO)) == canonical(check_system(dict(reversed(DEMO.items()))))
+    assert canonical(check_system(PAGE)) == canonical(check_system(dict(reversed(PAGE.items()))))

@@ -17,7 +17,7 @@ LEAVES = [
     (PAGE, ["title"], "Another title"),
     (PAGE, ["corpora", 0, "seed"], 2),
     (PAGE, ["clip_seconds"], 5.0),
-    (PAGE, ["detector", "encoders", 0, "width"], 0.5),
+    (PAGE, ["detector", "encoders", 0, "dropout"], 0.3),
     (PAGE, ["detector", "sequence", "width"], 9),
     (PAGE, ["detector", "dropout"], 0.1),
     (PAGE, ["stages", "frozen", "steps"], 4),

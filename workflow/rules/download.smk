@@ -6,7 +6,8 @@ localrules:
 
 rule download:
     input:
-        lambda wildcards: plan.corpus_tables(corpus_of(wildcards)),
+        tables=lambda wildcards: plan.corpus_tables(corpus_of(wildcards)),
+        recordings=lambda wildcards: plan.corpus_recordings(corpus_of(wildcards)),
     output:
         "data/raw/{corpus}/files.tsv",
     log:

@@ -29,10 +29,10 @@ rule report:
         runs=reported,
         page=[str(file) for file in sorted(Path("sedflow").glob("report_*")) if file.suffix != ".py"],
     output:
-        "models/{system}/report/index.html",
-        "models/{system}/report/metrics.json",
-        "models/{system}/report/roc.tsv",
-        "models/{system}/report/curves.tsv",
+        report("models/{system}/report/index.html", caption="../report/page.rst", category="Report"),
+        report("models/{system}/report/metrics.json", caption="../report/metrics.rst", category="Evaluation"),
+        report("models/{system}/report/roc.tsv", caption="../report/roc.rst", category="Evaluation"),
+        report("models/{system}/report/curves.tsv", caption="../report/curves.rst", category="Evaluation"),
     log:
         "logs/report/{system}.log",
     benchmark:

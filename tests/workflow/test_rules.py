@@ -1,0 +1,59 @@
+"""What holds for every rule, and between the rules, dvc.yaml and the pages."""
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from sedflow import cli
+
+RULES = {
+    match[1]: match[2]
+    for file in sorted(Path("workflow/rules").glob("*.smk"))
+    for match in re.finditer(r"^rule (\w+):\n(.*?)(?=^\S|\Z)", file.read_text(), re.M | re.S)
+}
+STAGES = yaml.safe_load(Path("dvc.yaml").read_text())["stages"]
+PAGES = sorted(page.stem for page in Path("workflow/systems").glob("*.yaml"))
+
+
+def commands():
+    return {stage: definition.get("do", definition)["cmd"] for stage, definition in STAGES.items()}
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_a_rule_is_one_command_with_log_and_code_digest(rule):
+    text = RULES[rule]
+    (command,) = re.findall(r"python -m sedflow\.cli ([\w-]+)", text)
+    assert command in {c.name or c.callback.__name__.replace("_", "-") for c in cli.commands.registered_commands}
+    assert re.search(r"^    log:", text, re.M) and re.search(r"^        code=", text, re.M)
+    assert "run:" not in text and "script:" not in text
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_wildcards_reach_the_shell_through_params_only(rule):
+    shell = RULES[rule].split("shell:")[1]
+    assert set(re.findall(r"\{(\w+)", shell)) <= {"params", "input", "output", "log", "threads"}
+
+
+def test_every_rule_belongs_to_a_stage_of_dvc():
+    allowed = {rule for command in commands().values() for rule in command.split(" -- ")[0].split()}
+    assert set(RULES) <= allowed
+
+
+def test_stages_of_dvc_name_existing_rules_and_are_restricted_to_them():
+    for stage, command in commands().items():
+        if stage != "code":
+            rules = command.split(" -- ")[0].removeprefix("${snakemake}").split()
+            assert rules and set(rules) <= set(RULES), stage
+
+
+def test_a_page_a_rule_and_a_folder_have_the_same_name(pristine):
+    listed = pristine("snakemake", "--list-target-rules").split()
+    assert set(PAGES) <= set(listed)
+    planned = pristine("snakemake", "-n", PAGES[0])
+    assert f"models/{PAGES[0]}/report/index.html" in planned
+
+
+def test_snakemake_finds_nothing_to_complain_about(pristine):
+    assert "Congratulations" in pristine("snakemake", "--lint")
