@@ -92,20 +92,24 @@ def write_json(path: Path, content: Mapping) -> None:
     unfinished.replace(path)
 
 
+PRINTED_PER_CLASS = ("psds1", "psds2", "collar_best_f1", "intersection_f1_at_0.5", "clip_map")
+
+
 def print_metrics(metrics: Mapping) -> None:
-    """Print what `evaluation.evaluate` gave: averages first, then a row per class."""
+    """Print what `evaluation.evaluate` gave: every metric over all classes, then the main ones class by class."""
     from rich.console import Console
     from rich.table import Table
 
-    headlines = {name: value for name, value in metrics.items() if isinstance(value, float) and name != "hours"}
     per_class = {name.removesuffix("_per_class"): value for name, value in metrics.items() if isinstance(value, dict)}
-    labels = [name for name in next(iter(per_class.values()), {}) if not name.endswith("_average") and name != "mean"]
-    table = Table("", *per_class, title=f"{metrics['clips']} clips, {metrics['hours']:.2f} h")
-    averages = [headlines.get(name, of.get("macro_average", of.get("mean"))) for name, of in per_class.items()]
-    table.add_row("all classes", *(_number(value) for value in averages), end_section=True)
+    overall = Table("metric", "all classes", title=f"{metrics['clips']} clips, {metrics['hours']:.2f} h")
+    for name, of_class in per_class.items():
+        overall.add_row(name, _number(metrics.get(name, of_class.get("macro_average", of_class.get("mean")))))
+    labels = [name for name in per_class.get("psds1", {}) if not name.endswith("_average") and name != "mean"]
+    chosen = [name for name in PRINTED_PER_CLASS if name in per_class]
+    by_class = Table("class", *(name.removesuffix("_at_0.5").replace("_", " ") for name in chosen))
     for label in labels:
-        table.add_row(label, *(_number(of_class.get(label)) for of_class in per_class.values()))
-    Console().print(table)
+        by_class.add_row(label, *(_number(per_class[name].get(label)) for name in chosen))
+    Console().print(overall, by_class)
     if metrics["classes_without_truth"]:
         Console().print(f"left out, no event in the truth: {', '.join(metrics['classes_without_truth'])}")
 
