@@ -103,7 +103,12 @@ def print_metrics(metrics: Mapping) -> None:
     per_class = {name.removesuffix("_per_class"): value for name, value in metrics.items() if isinstance(value, dict)}
     overall = Table("metric", "all classes", title=f"{metrics['clips']} clips, {metrics['hours']:.2f} h")
     for name, of_class in per_class.items():
-        overall.add_row(name, _number(metrics.get(name, of_class.get("macro_average", of_class.get("mean")))))
+        mean = (
+            metrics[name]
+            if isinstance(metrics.get(name), float)
+            else of_class.get("macro_average", of_class.get("mean"))
+        )
+        overall.add_row(name, _number(mean))
     labels = [name for name in per_class.get("psds1", {}) if not name.endswith("_average") and name != "mean"]
     chosen = [name for name in PRINTED_PER_CLASS if name in per_class]
     by_class = Table("class", *(name.removesuffix("_at_0.5").replace("_", " ") for name in chosen))
