@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sedflow.products import Linear, attention
+
 
 class Block(nn.Module):
     """x + attention(norm(x)), then x + mlp(norm(x)); parameters are named as in timm.
@@ -58,12 +60,11 @@ class _Attention(nn.Module):
     def __init__(self, dim, heads, qkv_bias, dropout):
         super().__init__()
         self.heads, self.dropout = heads, dropout
-        self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias)
-        self.proj = nn.Linear(dim, dim)
+        self.qkv = Linear(dim, 3 * dim, bias=qkv_bias)
+        self.proj = Linear(dim, dim)
 
     def forward(self, tokens):
-        queries, keys, values = self.qkv(tokens).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        mixed = F.scaled_dot_product_attention(queries, keys, values)
+        mixed = attention(*self.qkv(tokens).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4))
         return F.dropout(self.proj(mixed.transpose(1, 2).flatten(2)), self.dropout, self.training)
 
 
@@ -71,8 +72,8 @@ class _Mlp(nn.Module):
     def __init__(self, dim, hidden, dropout):
         super().__init__()
         self.dropout = dropout
-        self.fc1 = nn.Linear(dim, hidden)
-        self.fc2 = nn.Linear(hidden, dim)
+        self.fc1 = Linear(dim, hidden)
+        self.fc2 = Linear(hidden, dim)
 
     def forward(self, tokens):
         hidden = F.dropout(F.gelu(self.fc1(tokens)), self.dropout, self.training)

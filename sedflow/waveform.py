@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from sedflow.frames import FrameGrid
 
 _LONGEST_SECONDS = 3600
+_TOKENS = 500  # enough to keep a processor's matrix products busy
 _OVERLAP = 0.25  # share of a window that its neighbour sees too, at least
 
 
@@ -60,6 +61,22 @@ def completed(embeddings: Tensor, frames: int) -> Tensor:
     """
     missing = frames - embeddings.shape[1]
     return embeddings if missing <= 0 else torch.cat([embeddings, embeddings[:, -1:].expand(-1, missing, -1)], dim=1)
+
+
+def in_parts(encode: Callable[[Tensor], Tensor], features: Tensor, tokens: int) -> Tensor:
+    """Encode a batch a few clips at a time where that is faster and needs less memory: inference on a processor.
+
+    What a clip needs stays in the cache and in memory that the process has; a batch's needs are fetched anew each time.
+
+    Parameters
+    ----------
+    encode : callable    features of clips → (clips, …)
+    features : (batch, …)
+    tokens : int    that a clip becomes
+    """
+    if features.device.type != "cpu" or torch.is_grad_enabled():
+        return encode(features)
+    return torch.cat([encode(part) for part in features.split(max(1, _TOKENS // tokens))])
 
 
 def in_windows(

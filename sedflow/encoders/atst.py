@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from sedflow.encoders import load_strict, read_checkpoint
 from sedflow.frames import FrameGrid
 from sedflow.official import module_tensors
+from sedflow.products import Linear
 from sedflow.spectrogram import MelSpectrogram
 from sedflow.vit import Block
-from sedflow.waveform import checked, completed, in_windows, padded
+from sedflow.waveform import checked, completed, in_parts, in_windows, padded
 
 _BANDS = 64
 _PATCH = 4  # mel frames per token
@@ -115,6 +116,9 @@ class ATST(nn.Module):
 
     def encode(self, features: Tensor) -> Tensor:
         """Features (batch, bands, time) → (batch, time // 4, dim)."""
+        return in_parts(self._transformed, features, features.shape[2] // _PATCH)
+
+    def _transformed(self, features: Tensor) -> Tensor:
         tokens = self.embedding(features)
         for block in self.blocks:
             tokens = block(tokens)
@@ -158,7 +162,7 @@ class _Embedding(nn.Module):
 
     def __init__(self, dim, positions):
         super().__init__()
-        self.patch_embed = nn.Linear(_BANDS * _PATCH, dim)
+        self.patch_embed = Linear(_BANDS * _PATCH, dim)
         # row 0 is for a class token that frame-wise models do not have
         self.pos_embed = nn.Parameter(torch.zeros(1, positions + 1, dim))
         # stands in for masked patches in self-supervision only; without gradient, or DDP waits for it

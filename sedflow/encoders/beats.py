@@ -13,8 +13,9 @@ from torch.nn import functional as F
 from sedflow.encoders import CheckpointError, load_strict, read_checkpoint
 from sedflow.frames import FrameGrid
 from sedflow.official import module_tensors
+from sedflow.products import Linear, attention
 from sedflow.spectrogram import KaldiFbank
-from sedflow.waveform import checked, in_windows, padded
+from sedflow.waveform import checked, in_parts, in_windows, padded
 
 _PATCH = 16  # filter bank frames and bands; eight patches stand on each other in a time step
 _HEIGHT = KaldiFbank.bands // _PATCH
@@ -146,13 +147,17 @@ class BEATs(nn.Module):
 
     def encode(self, features: Tensor, padding: Tensor | None = None) -> Tensor:
         """Features (batch, time, bands) → tokens (batch, 8 · (time // 16), dim); ``padding`` (batch, tokens) bool."""
+        count = features.shape[1] // _PATCH * _HEIGHT
+        bias = self.embedding.relative_bias(count)
+        if padding is None:
+            return in_parts(lambda part: self._transformed(part, bias, None), features, count)
+        return self._transformed(features, bias, padding)
+
+    def _transformed(self, features: Tensor, bias: Tensor, padding: Tensor | None) -> Tensor:
         tokens = self.embedding(features, padding)
-        bias = self.embedding.relative_bias(tokens.shape[1]).to(_precision(tokens))
-        hidden = None if padding is None else padding[:, None, None, :]
-        # outside training, the attention masks of all clips and blocks share one piece of memory
-        mask = torch.empty_like(bias) if hidden is None and not torch.is_grad_enabled() else None
+        bias = bias.to(_precision(tokens))
         for block in self.blocks:
-            tokens = block(tokens, bias, hidden, mask)
+            tokens = block(tokens, bias, padding)
         return tokens
 
     def class_probabilities(self, waveform: Tensor) -> Tensor:
@@ -209,9 +214,9 @@ class _Embedding(nn.Module):
         super().__init__()
         self.dropout_input, self.dropout = cfg["dropout_input"], cfg["dropout"]
         self.buckets, self.max_distance = cfg["num_buckets"], cfg["max_distance"]
-        self.patch_embedding = nn.Linear(_PATCH * _PATCH, cfg["embed_dim"], bias=False)
+        self.patch_embedding = Linear(_PATCH * _PATCH, cfg["embed_dim"], bias=False)
         self.layer_norm = nn.LayerNorm(cfg["embed_dim"])
-        self.post_extract_proj = nn.Linear(cfg["embed_dim"], dim) if cfg["embed_dim"] != dim else nn.Identity()
+        self.post_extract_proj = Linear(cfg["embed_dim"], dim) if cfg["embed_dim"] != dim else nn.Identity()
         self.pos_conv = _PositionConvolution(dim, cfg["conv_pos"], cfg["conv_pos_groups"])
         self.encoder_layer_norm = nn.LayerNorm(dim)
         self.relative_attention_bias = nn.Embedding(self.buckets, heads)
@@ -280,15 +285,15 @@ class _Block(nn.Module):
         self.layer_drop = cfg["encoder_layerdrop"]
         self.self_attn = _Attention(dim, heads, cfg["attention_dropout"])
         self.self_attn_layer_norm = nn.LayerNorm(dim)
-        self.fc1 = nn.Linear(dim, cfg["encoder_ffn_embed_dim"])
-        self.fc2 = nn.Linear(cfg["encoder_ffn_embed_dim"], dim)
+        self.fc1 = Linear(dim, cfg["encoder_ffn_embed_dim"])
+        self.fc2 = Linear(cfg["encoder_ffn_embed_dim"], dim)
         self.final_layer_norm = nn.LayerNorm(dim)
         for layer in (self.self_attn.out_proj, self.fc1, self.fc2):
             nn.init.xavier_normal_(layer.weight, gain=(8 * depth) ** -0.25)
             nn.init.zeros_(layer.bias)
 
-    def forward(self, tokens, bias, hidden, mask):
-        attended = F.dropout(self.self_attn(tokens, bias, hidden, mask), self.dropout, self.training)
+    def forward(self, tokens, bias, padding):
+        attended = F.dropout(self.self_attn(tokens, bias, padding), self.dropout, self.training)
         middle = self.self_attn_layer_norm(torch.add(attended, tokens, alpha=self.alpha))
         wide = F.dropout(F.gelu(self.fc1(middle)), self.activation_dropout, self.training)
         narrow = F.dropout(self.fc2(wide), self.dropout, self.training)
@@ -309,30 +314,22 @@ class _Attention(nn.Module):
     def __init__(self, dim, heads, dropout):
         super().__init__()
         self.heads, self.dropout = heads, dropout
-        self.qkv = nn.Linear(dim, 3 * dim)
-        self.out_proj = nn.Linear(dim, dim)
-        self.grep_linear = nn.Linear(dim // heads, 8)
+        self.qkv = Linear(dim, 3 * dim)
+        self.out_proj = Linear(dim, dim)
+        self.grep_linear = Linear(dim // heads, 8)
         self.grep_a = nn.Parameter(torch.ones(1, heads, 1, 1))
 
-    def forward(self, tokens, bias, hidden, mask):
+    def forward(self, tokens, bias, padding):
         queries, keys, values = self.qkv(tokens).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         # eight outputs summed in groups of four are two outputs of summed weights
         weight, offset = self.grep_linear.weight.unflatten(0, (2, 4)).sum(1), self.grep_linear.bias.view(2, 4).sum(1)
         first, second = F.linear(queries, weight, offset).sigmoid().split(1, dim=3)
         gate = (first * (second * self.grep_a - 1.0) + 2.0).to(queries.dtype)  # (batch, heads, queries, 1)
-        if mask is None:
-            biased = gate * bias
-            if hidden is not None:
-                biased = biased.masked_fill(hidden, torch.finfo(biased.dtype).min)
-            mixed = self._mixed(queries, keys, values, biased)
-        else:
-            clips = zip(queries.split(1), keys.split(1), values.split(1), gate.split(1), strict=True)
-            mixed = torch.cat([self._mixed(q, k, v, torch.mul(g, bias, out=mask)) for q, k, v, g in clips])
+        gated = gate * bias
+        if padding is not None:
+            gated = gated.masked_fill(padding[:, None, None, :], torch.finfo(gated.dtype).min)
+        mixed = attention(queries, keys, values, gated, self.dropout if self.training else 0.0)
         return self.out_proj(mixed.transpose(1, 2).flatten(2))
-
-    def _mixed(self, queries, keys, values, biased):
-        dropout = self.dropout if self.training else 0.0
-        return F.scaled_dot_product_attention(queries, keys, values, attn_mask=biased, dropout_p=dropout)
 
 
 def _precision(tokens: Tensor) -> torch.dtype:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import torch
@@ -13,7 +14,7 @@ from sedflow.frames import FrameGrid
 from sedflow.frontend import LogMel
 from sedflow.official import module_tensors
 from sedflow.vit import Block
-from sedflow.waveform import checked, completed, in_windows
+from sedflow.waveform import checked, completed, in_parts, in_windows
 
 _CHANNELS = 16  # of the maps the patches are cut from; their height is that of the mel spectrogram
 
@@ -82,6 +83,9 @@ class PaSST(nn.Module):
 
     def encode(self, log_mel: Tensor) -> Tensor:
         """Log mel (batch, bands, time) → (batch, ceil(time / 4), dim), no more than there are positions."""
+        return in_parts(self._transformed, log_mel, math.ceil(log_mel.shape[2] / 4))
+
+    def _transformed(self, log_mel: Tensor) -> Tensor:
         tokens = self.embedding(log_mel)
         for block in self.blocks:
             tokens = block(tokens)

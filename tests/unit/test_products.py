@@ -1,0 +1,68 @@
+"""The matrix products of inference give what PyTorch's give, on every kind of processor."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from sedflow import products
+
+
+@pytest.fixture(params=[True, False], ids=["tiles", "no tiles"])
+def tiles(request, monkeypatch):
+    monkeypatch.setattr(products, "_multiplies_in_tiles", lambda: request.param)
+
+
+@pytest.mark.usefixtures("tiles")
+@pytest.mark.parametrize("bias", [True, False])
+def test_linear_is_torchs_with_and_without_gradient(bias):
+    torch.manual_seed(0)
+    layer = products.Linear(24, 40, bias=bias)
+    strided = torch.randn(3, 24, 7).transpose(1, 2)
+    expected = F.linear(strided, layer.weight, layer.bias)
+    torch.testing.assert_close(layer(strided), expected)
+    with torch.no_grad():
+        torch.testing.assert_close(layer(strided), expected.detach(), rtol=1e-5, atol=1e-6)
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        assert layer(strided).dtype == torch.bfloat16
+
+
+@pytest.mark.usefixtures("tiles")
+def test_linear_has_its_gradient():
+    torch.manual_seed(0)
+    layer, features = products.Linear(8, 4), torch.randn(5, 8, requires_grad=True)
+    layer(features).square().sum().backward()
+    assert features.grad.abs().sum() > 0 and layer.weight.grad.abs().sum() > 0
+
+
+def test_a_release_without_the_operator_multiplies_as_usual(monkeypatch):
+    monkeypatch.setattr(products, "_has_onednn", lambda: False)
+    layer, features = products.Linear(8, 4), torch.randn(5, 8)
+    with torch.no_grad():
+        assert torch.equal(layer(features), F.linear(features, layer.weight, layer.bias))
+
+
+@torch.no_grad()
+@pytest.mark.usefixtures("tiles")
+@pytest.mark.parametrize(("dtype", "atol"), [(torch.float32, 1e-6), (torch.bfloat16, 2e-2), (torch.float16, 2e-3)])
+@pytest.mark.parametrize("biased", [True, False])
+def test_attention_is_torchs(dtype, atol, biased):
+    torch.manual_seed(0)
+    queries, keys, values = torch.randn(2, 10, 3, 4, 8).permute(2, 0, 3, 1, 4).to(dtype)  # as a joint projection gives
+    bias = torch.randn(2, 4, 10, 10).to(dtype) if biased else None
+    mixed = products.attention(queries, keys, values, bias)
+    exact = [part if part is None else part.float() for part in (queries, keys, values, bias)]
+    expected = F.scaled_dot_product_attention(*exact[:3], attn_mask=exact[3])
+    torch.testing.assert_close(mixed.float(), expected, rtol=0, atol=atol)
+
+
+@torch.no_grad()
+@pytest.mark.usefixtures("tiles")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_hidden_keys_are_not_seen(dtype):
+    torch.manual_seed(0)
+    queries, keys, values = torch.randn(3, 1, 2, 6, 8).to(dtype)
+    bias = torch.zeros(1, 2, 6, 6, dtype=dtype)
+    bias[..., 4:] = torch.finfo(dtype).min
+    before = products.attention(queries, keys, values, bias)
+    values[..., 4:, :] = 1e4
+    assert torch.equal(products.attention(queries, keys, values, bias), before)
