@@ -23,7 +23,19 @@ from sedflow.report_findings import (
     threshold_section,
 )
 from sedflow.report_origins import cost_section, data_section, learning_section, provenance_section
-from sedflow.runs import HEADLINES, Result, RunError, RunFolder, in_order, mean_sd, results, scalar, spread, summarise
+from sedflow.runs import (
+    HEADLINES,
+    Result,
+    RunError,
+    RunFolder,
+    in_order,
+    mean_sd,
+    results,
+    scalar,
+    spread,
+    stage_order,
+    summarise,
+)
 
 __all__ = ["RunFolder", "print_summary", "write_report"]
 
@@ -63,7 +75,7 @@ def write_report(out: Path, page: dict, runs: list[RunFolder], manifests: Path, 
     if not runs:
         raise RunError(f"{out}: nothing to report; train the system first with `snakemake {Path(out).parent.name}`")
     out.mkdir(parents=True, exist_ok=True)
-    runs = in_order(runs, list(page.get("stages", {})))
+    runs = in_order(runs, stage_order(page))
     collected = results(runs)
     published = dict(page.get("published") or {})
     _write_text(out / "metrics.json", json.dumps(summarise(collected, published), indent=2, sort_keys=True) + "\n")
@@ -86,7 +98,7 @@ def write_report(out: Path, page: dict, runs: list[RunFolder], manifests: Path, 
         **clip_section(study, clips, root),
         **learning_section(runs),
         **data_section(manifests, clips, study.classes),
-        **cost_section(benchmarks, _names(page, out, manifests), list(page.get("stages", {}))),
+        **cost_section(benchmarks, _names(page, out, manifests), stage_order(page)),
         **provenance_section(runs, shown_run, manifests, clips, page),
     }
     _write_text(out / "index.html", _render(context))

@@ -6,7 +6,7 @@ import csv
 import dataclasses
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -113,6 +113,17 @@ def spread(values: Sequence[float], digits: int = 3) -> str:
     if math.isnan(mean):
         return "–"
     return f"{mean:.{digits}f}" + ("" if math.isnan(sd) else f" ± {sd:.{digits}f}")
+
+
+def stage_order(page: Mapping) -> list[str]:
+    """Names of a page's stages, each behind the one it starts from: JSON with sorted keys has lost their order."""
+    stages = page.get("stages", {})
+
+    def depth(name: str) -> int:
+        start = stages[name].get("start_from") if name in stages else None
+        return 1 + depth(start) if start else 0
+
+    return sorted(stages, key=depth)
 
 
 def in_order(runs: Iterable[RunFolder], stages: Sequence[str]) -> list[RunFolder]:

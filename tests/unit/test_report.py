@@ -26,7 +26,7 @@ from sedflow.mistakes import (
 )
 from sedflow.report import print_summary
 from sedflow.report_origins import clock, cost_section
-from sedflow.runs import RunError, RunFolder, in_order, results, spread, summarise
+from sedflow.runs import RunError, RunFolder, in_order, results, spread, stage_order, summarise
 from sedflow.scores import Scores, load_scores
 
 
@@ -345,3 +345,8 @@ def test_missing_benchmarks_leave_the_section_empty(tmp_path):
 
 def test_parameters_are_those_of_the_chosen_network(report):
     assert re.search(r"seed1</th><td class=\"left\">teacher</td><td>70</td>", (report / "index.html").read_text())
+
+
+def test_stages_come_in_the_order_they_start_from_each_other_whatever_the_order_of_the_keys():
+    page = {"stages": {"again": {"start_from": "finetune"}, "finetune": {"start_from": "frozen"}, "frozen": {}}}
+    assert stage_order(page) == ["frozen", "finetune", "again"]
