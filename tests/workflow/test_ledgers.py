@@ -23,7 +23,7 @@ LEAVES = [
     (PAGE, ["stages", "frozen", "steps"], 4),
     (PAGE, ["stages", "frozen", "sources", "weak"], 2),
     (PAGE, ["stages", "finetune", "optimizer", "lr", "head"], 1e-05),
-    (PAGE, ["stages", "finetune", "teacher", "decay"], 0.9),
+    (PAGE, ["stages", "finetune", "teacher", "decay"], 0.95),
     (PAGE, ["inference", "hop_seconds"], 1.0),
     (PAGE, ["postprocess", "name"], "csebbs"),
     ("params.yaml", ["tuning", "objective"], "psds1"),
