@@ -53,7 +53,3 @@ def test_a_page_a_rule_and_a_folder_have_the_same_name(pristine):
     assert set(PAGES) <= set(listed)
     planned = pristine("snakemake", "-n", PAGES[0])
     assert f"models/{PAGES[0]}/report/index.html" in planned
-
-
-def test_snakemake_finds_nothing_to_complain_about(pristine):
-    assert "Congratulations" in pristine("snakemake", "--lint")
