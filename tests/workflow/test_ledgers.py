@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 import yaml
@@ -15,7 +16,10 @@ STAGE_OF = {
 }
 LEAVES = [
     (PAGE, ["title"], "Another title"),
+    (PAGE, ["published"], {"psds1": 0.5}),
     (PAGE, ["corpora", 0, "seed"], 2),
+    (PAGE, ["sample_rate"], 8000),
+    (PAGE, ["feature_shards"], 2),
     (PAGE, ["clip_seconds"], 5.0),
     (PAGE, ["detector", "encoders", 0, "dropout"], 0.3),
     (PAGE, ["detector", "sequence", "width"], 9),
@@ -69,6 +73,17 @@ def test_both_rerun_the_same_stages_when_a_setting_changes(reproduced, tmp_path,
     clone = reproduced.copy(tmp_path / "clone")
     clone.change(file, path, value)
     assert snakemake_stages(clone) == dvc_stages(clone) != set()
+
+
+def test_every_setting_that_dvc_follows_is_among_those_changed_here():
+    stages = yaml.safe_load(Path("dvc.yaml").read_text())["stages"]
+    followed = set()
+    for definition in stages.values():
+        for entry in definition.get("do", definition)["params"]:
+            followed |= {key for keys in entry.values() for key in keys or []}
+    several_at_once = {"variants.${variant}", "stages.frozen.freeze"}
+    changed = [".".join(map(str, path)) + "." for _, path, _ in LEAVES]
+    assert not [key for key in followed - several_at_once if not any(leaf.startswith(f"{key}.") for leaf in changed)]
 
 
 def test_a_comment_in_the_code_retrains_under_neither(reproduced, tmp_path):

@@ -1,0 +1,112 @@
+"""From a page to files and settings of each step."""
+
+import copy
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+from sedflow import digest, params, plan
+from sedflow.params import SettingsError, check_system
+
+PAGE = yaml.safe_load("""
+title: A page
+corpora: [{name: demo}]
+clip_seconds: 10.0
+sample_rate: 16000
+detector:
+  encoders: [{name: mobilenet, width: 0.4, weights: mn04_as}, {name: cnn}]
+  sequence: {name: bigru, width: 8}
+feature_shards: 2
+stages:
+  frozen:
+    freeze: [mobilenet]
+    sources: {synthetic_strong: 8, weak: 0}
+    losses: [{name: supervised}]
+    optimizer: {lr: {head: 1.0e-3, cnn: 1.0e-3}}
+    steps: 60
+    validate_every: 20
+  finetune:
+    start_from: frozen
+    sources: {synthetic_strong: 8, unlabeled: 4}
+    losses: [{name: supervised}, {name: consistency}]
+    teacher: {decay: 0.9}
+    optimizer: {lr: {head: 1.0e-3, cnn: 1.0e-3, mobilenet: 1.0e-4}}
+    steps: 60
+    validate_every: 20
+inference: {window_seconds: 10.0}
+postprocess: {name: median_filter}
+variants: {default: {}}
+""")
+SYSTEM = check_system(PAGE)
+FROZEN, FINETUNE = SYSTEM.stages["frozen"], SYSTEM.stages["finetune"]
+
+
+def changed(**changes):
+    return check_system({**copy.deepcopy(PAGE), **changes})
+
+
+def test_only_frozen_encoders_are_cached_and_only_for_sources_in_use():
+    files = plan.cache_files(SYSTEM, FROZEN)
+    (folder,) = plan.caches(SYSTEM, FROZEN).values()
+    sources = ("synthetic_strong", "validation")
+    assert sorted(files) == [f"{folder}/demo/{source}-{shard}.npy" for source in sources for shard in (0, 1)]
+    assert plan.cache_files(SYSTEM, FINETUNE) == []
+
+
+@pytest.mark.parametrize("change", [{"clip_seconds": 5.0}, {"sample_rate": 32000}, {"feature_shards": 3}])
+def test_another_length_rate_or_number_of_shards_is_another_cache(change):
+    assert plan.caches(changed(**change), FROZEN) != plan.caches(SYSTEM, FROZEN)
+
+
+def test_a_change_of_the_head_keeps_the_cache():
+    detector = {**PAGE["detector"], "sequence": {"name": "transformer"}}
+    assert plan.caches(changed(detector=detector), FROZEN) == plan.caches(SYSTEM, FROZEN)
+
+
+def test_weights_are_read_where_training_begins():
+    assert plan.weights(SYSTEM, FROZEN) == {"mobilenet": "models/pretrained/mn04_as.pt"}
+    assert plan.weights(SYSTEM, FINETUNE) == {}
+
+
+def test_a_stage_without_teacher_has_one_network():
+    assert (plan.networks(FROZEN), plan.networks(FINETUNE)) == (["student"], ["student", "teacher"])
+
+
+def test_training_does_not_depend_on_what_it_does_not_read():
+    settings = params.canonical(plan.train_settings("a", SYSTEM, "frozen"))
+    for change in ({"title": "Another"}, {"published": {"psds1": 0.5}}, {"postprocess": {"name": "csebbs"}}):
+        assert params.canonical(plan.train_settings("a", changed(**change), "frozen")) == settings
+
+
+def test_code_that_dvc_follows_is_what_snakemake_follows():
+    digests = plan.code_digests(SYSTEM)
+    assert set(digests) == {"data", "features", "frozen", "finetune", "evaluate", "report"}
+    assert digests["finetune"] == f"train {digest.code('train', plan.train_plugins(SYSTEM, FINETUNE))}\n"
+    assert f"score {digest.code('score', plan.network_plugins(SYSTEM))}\n" in digests["evaluate"]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    pages = tmp_path / "systems"
+    shutil.copytree("workflow/systems", pages)
+    (pages / "mine.yaml").write_text(yaml.safe_dump({**PAGE, "corpora": [{"name": "demo", "as": "demo_2", "seed": 5}]}))
+    return pages
+
+
+def test_a_corpus_may_lie_in_a_folder_of_its_own(folder):
+    pages = plan.Pages(folder, params.read_shared())
+    assert pages.corpus("demo_2") == {"name": "demo", "seed": 5}
+    assert "seed" not in pages.corpus("demo")
+    settings = plan.train_settings("mine", pages.checked("mine", "default"), "frozen")
+    assert settings["corpora"] == [{"name": "demo", "seed": 5}]
+
+
+def test_a_cache_is_found_by_its_folder_whatever_system_it_belongs_to(folder):
+    pages = plan.Pages(folder, params.read_shared())
+    (path,) = plan.caches(pages.system("mine"), FROZEN).values()
+    found = pages.cache(Path(path).name)
+    assert (found["encoder"], found["weights"]) == ({"name": "mobilenet", "width": 0.4}, "mn04_as")
+    with pytest.raises(SettingsError, match="no page"):
+        pages.cache("mobilenet-0-1")
