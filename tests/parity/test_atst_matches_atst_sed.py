@@ -7,9 +7,10 @@ import torch
 from torch import nn
 from vectors import find_vectors
 
-from sedflow.detector import Pooling, match_frames
+from sedflow.detector import Detector, Pooling, match_frames
 from sedflow.encoders import CheckpointError
 from sedflow.encoders.atst import ATST
+from sedflow.encoders.cnn import CNN
 
 CHUNK = 160_000  # samples; how the official codes cut what is too long for them
 
@@ -224,6 +225,15 @@ def test_atst_base_has_as_many_parameters_as_published():
     count = sum(parameter.numel() for parameter in encoder.parameters())
     assert count == 85_419_264
     assert count + sum(parameter.numel() for parameter in heads.parameters()) == 86_106_750
+
+
+def test_atst_sed_has_as_many_parameters_as_published():
+    # atst_desed.md §4.1
+    with torch.device("meta"):
+        sequence = {"name": "bigru", "width": 128}
+        options = {"frame_rate": 15.625, "pooling": "attention", "merge_dim": 128}
+        detector = Detector({"cnn": CNN(), "atst": ATST()}, sequence, 10, **options)
+    assert sum(parameter.numel() for parameter in detector.parameters()) == 86_646_500
 
 
 def test_layers_are_the_fourteen_groups_of_atst_sed():

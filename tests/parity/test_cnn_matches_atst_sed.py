@@ -189,7 +189,7 @@ def test_the_other_gate_and_other_sizes_are_refused(all_vectors, tmp_path):
 # Source: atst_desed.md §4.1, counted on the official modules
 SYSTEMS = {"2021-2023": (10, None, 128, 1_112_420), "2023 BEATs": (10, 768, 128, 1_227_236)}
 SYSTEMS["2024"] = (27, 768, 192, 1_785_094)
-SYSTEMS["cpjku 2024"] = (27, 768, 256, 2_842_246)
+SYSTEMS |= {"cpjku 2024": (27, 768, 256, 2_842_246), "cpjku 2024, 527 classes": (27, 527, 256, 2_780_550)}
 
 
 @pytest.mark.parametrize("system", SYSTEMS)
