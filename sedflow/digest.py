@@ -1,6 +1,6 @@
 """What code a command runs, as a digest: how Snakemake learns that a result is older than the code that makes it.
 
-The modules are found from the imports in the body of the command's function in ``cli.py``, and from there on through
+The modules are found from the imports in the body of the command's function in ``steps.py``, and from there on through
 all imports of our own. Plugins are loaded by name, so they are named by whoever asks. Comments and docstrings do not
 count: prose never retrains.
 """
@@ -16,7 +16,7 @@ from pathlib import Path
 from sedflow import plugins
 
 PACKAGE = Path(__file__).parent
-CLI = PACKAGE / "cli.py"
+STEPS = PACKAGE / "steps.py"
 
 
 def code(command: str, used: Iterable[tuple[str, str]] = ()) -> str:
@@ -24,7 +24,7 @@ def code(command: str, used: Iterable[tuple[str, str]] = ()) -> str:
 
     Parameters
     ----------
-    command : str    name of a command of ``cli.py``
+    command : str    name of a command of ``steps.py``
     used : iterable of (family, name)    plugins that its settings name
     """
     digest = hashlib.sha256()
@@ -36,7 +36,7 @@ def code(command: str, used: Iterable[tuple[str, str]] = ()) -> str:
 def modules(command: str, used: Iterable[tuple[str, str]] = ()) -> list[Path]:
     """Files of the package that a command imports, its plugins included, in order of path."""
     if command not in _commands():
-        raise KeyError(f"cli.py has no command {command!r}; there are {sorted(_commands())}")
+        raise KeyError(f"steps.py has no command {command!r}; there are {sorted(_commands())}")
     waiting = [*_commands()[command], *(plugins.source_file(family, name) for family, name in used)]
     found: set[Path] = set()
     while waiting:
@@ -49,8 +49,8 @@ def modules(command: str, used: Iterable[tuple[str, str]] = ()) -> list[Path]:
 
 @functools.cache
 def _commands() -> dict[str, list[Path]]:
-    """Functions of ``cli.py`` → the modules that each imports in its body."""
-    body = ast.parse(CLI.read_text(encoding="utf-8")).body
+    """Functions of ``steps.py`` → the modules that each imports in its body."""
+    body = ast.parse(STEPS.read_text(encoding="utf-8")).body
     return {node.name: list(_imported(node)) for node in body if isinstance(node, ast.FunctionDef)}
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from sedflow import cli
+from sedflow.steps import steps
 
 RULES = {
     match[1]: match[2]
@@ -25,7 +25,7 @@ def commands():
 def test_a_rule_is_one_command_with_log_and_code_digest(rule):
     text = RULES[rule]
     (command,) = re.findall(r"python -m sedflow\.cli ([\w-]+)", text)
-    assert command in {c.name or c.callback.__name__.replace("_", "-") for c in cli.commands.registered_commands}
+    assert command in {c.name or c.callback.__name__.replace("_", "-") for c in steps.registered_commands}
     assert re.search(r"^    log:", text, re.M) and re.search(r"^        code=", text, re.M)
     assert "run:" not in text and "script:" not in text
 
