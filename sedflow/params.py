@@ -14,7 +14,6 @@ from typing import Any, Literal
 import pydantic
 import yaml
 
-from sedflow import plugins
 from sedflow.plugins import SettingsError, nearest
 
 PluginSpec = dict[str, Any]
@@ -67,7 +66,8 @@ class Optimizer(Settings):
     weight_decay: float = pydantic.Field(0.0, ge=0)
     warmup_steps: int = pydantic.Field(0, ge=0)
     warmup: Literal["linear", "exponential"] = "linear"
-    schedule: Literal["cosine", "constant"] = "cosine"
+    schedule: Literal["cosine", "constant", "constant_then_cosine"] = "cosine"
+    constant_steps: int = pydantic.Field(0, ge=0, description="steps before constant_then_cosine begins to fall")
     floor: float = pydantic.Field(0.0, ge=0, le=1, description="last learning rate as a share of the peak")
     clip_norm: float | None = pydantic.Field(None, gt=0)
 
@@ -93,7 +93,13 @@ class Stage(Settings):
     steps: int = pydantic.Field(gt=0, description="optimiser steps")
     validate_every: int = pydantic.Field(gt=0, description="optimiser steps between validations")
     keep_top: int = pydantic.Field(1, ge=1)
-    precision: Literal["32", "bf16"] = "32"
+    precision: Literal["32", "bf16", "fp16"] = "32"
+    accumulate: int = pydantic.Field(1, ge=1, description="batches per optimiser step")
+    processes: int = pydantic.Field(1, ge=1, description="that share each batch (distributed data parallel)")
+    sampling: dict[str, Literal["uniform", "balanced"]] = pydantic.Field(
+        {}, description="by source; balanced: clips with rare classes come more often"
+    )
+    pseudo_labels: str | None = pydantic.Field(None, description="an ensemble of the page, for the distillation loss")
     fixed_batchnorm: bool = pydantic.Field(False, description="encoders keep the BatchNorm statistics they came with")
     workers: int = pydantic.Field(0, ge=0, description="loader processes")
 
@@ -104,6 +110,21 @@ class Inference(Settings):
     window_seconds: float = pydantic.Field(10.0, gt=0)
     hop_seconds: float = pydantic.Field(5.0, gt=0)
     batch: int = pydantic.Field(8, gt=0)
+
+
+class Member(Settings):
+    """One finished detector of an ensemble, of the seed that is trained with its pseudo-labels."""
+
+    variant: str = "default"
+    stage: str
+    network: Literal["student", "teacher"] = "student"
+
+
+class Ensemble(Settings):
+    """Detectors whose averaged logits are stored as pseudo-labels of training clips."""
+
+    members: list[Member] = pydantic.Field(min_length=1)
+    sources: list[str] = pydantic.Field(min_length=1)
 
 
 class System(Settings):
@@ -117,6 +138,7 @@ class System(Settings):
     detector: Detector
     feature_shards: int = pydantic.Field(2, ge=1, description="cache jobs per source")
     stages: dict[str, Stage] = pydantic.Field(min_length=1)
+    ensembles: dict[str, Ensemble] = {}
     inference: Inference = Inference()
     postprocess: PluginSpec
     variants: dict[str, dict] = {}
@@ -140,113 +162,7 @@ def read_yaml(path) -> dict:
 
 def read_shared(path="params.yaml") -> Shared:
     """Read and check ``params.yaml``."""
-    return _checked(Shared, read_yaml(path), str(path))
-
-
-def read_system(name: str, variant: str = "default", folder="workflow/systems") -> System:
-    """Read and check one system's page, with the differences of a variant applied.
-
-    Raises
-    ------
-    SettingsError    with the file, the key and the nearest known one
-    """
-    path = Path(folder) / f"{name}.yaml"
-    if not path.is_file():
-        pages = sorted(page.stem for page in Path(folder).glob("*.yaml"))
-        raise SettingsError(f"there is no system {name!r} in {folder}{nearest(name, pages)}")
-    page = read_yaml(path)
-    variants = page.get("variants") or {}
-    if variant != "default":
-        if variant not in variants:
-            raise SettingsError(f"{path}: there is no variant {variant!r}{nearest(variant, ['default', *variants])}")
-        page = overlay(page, variants[variant])
-    return check_system(page, str(path))
-
-
-def check_system(page: dict, where: str = "system") -> System:
-    """Check a system's settings: every key, every plugin's arguments, and what has to fit together."""
-    page = copy.deepcopy(page)
-    page["corpora"] = [_check_corpus(spec, where) for spec in page.get("corpora") or []]
-    system = _checked(System, page, where)
-    for encoder in system.detector.encoders:
-        own = {key: value for key, value in encoder.items() if key != "weights"}
-        plugins.check("encoders", own, f"{where}: detector.encoders")
-    plugins.check("sequence", system.detector.sequence, f"{where}: detector.sequence")
-    for name, stage in system.stages.items():
-        _check_stage(system, name, stage, where)
-    return system
-
-
-def _check_corpus(spec: dict, where: str) -> dict:
-    """A corpus may say ``as: <folder>``, where its files lie: two systems can then use it with different settings."""
-    own = {key: value for key, value in spec.items() if key != "as"} if isinstance(spec, dict) else spec
-    place = {"as": str(spec["as"])} if own != spec else {}
-    return plugins.check("corpora", own, f"{where}: corpora") | place
-
-
-def _check_stage(system: System, name: str, stage: Stage, where: str) -> None:
-    at = f"{where}: stages.{name}"
-    encoders = [encoder["name"] for encoder in system.detector.encoders]
-    _check_plugins(stage, encoders, at)
-    _check_parts(stage, encoders, at)
-    _check_schedule(stage, at)
-    _check_sources(system, stage, at)
-    if stage.start_from is not None and stage.start_from not in system.stages:
-        raise SettingsError(f"{at}.start_from: no stage {stage.start_from!r}{nearest(stage.start_from, system.stages)}")
-
-
-def _check_plugins(stage: Stage, encoders: list[str], at: str) -> None:
-    """Losses and augmentations exist, take these settings, and find what they need in this stage."""
-    for loss in stage.losses:
-        own = {key: value for key, value in loss.items() if key not in ("weight", "ramp_steps")}
-        plugins.check("losses", own, f"{at}.losses")
-        if loss["name"] == "consistency" and stage.teacher is None:
-            raise SettingsError(
-                f"{at}.losses: consistency needs a teacher; add `teacher: {{decay: 0.999}}` or drop the loss"
-            )
-    for spec in stage.augment:
-        plugins.check("augment", spec, f"{at}.augment")
-        if set(stage.freeze) == set(encoders) and spec["name"] in plugins.constant("augment", "NEEDS_WAVEFORM"):
-            raise SettingsError(
-                f"{at}.augment: {spec['name']!r} works on the waveform, but with every encoder frozen only cached "
-                "features are read; drop it here or use it in a stage that trains the encoder"
-            )
-
-
-def _check_parts(stage: Stage, encoders: list[str], at: str) -> None:
-    """What is frozen exists, and every part that trains has a learning rate."""
-    for frozen in stage.freeze:
-        if frozen not in encoders:
-            raise SettingsError(f"{at}.freeze: no encoder {frozen!r}{nearest(frozen, encoders)}")
-    parts = ["head", *(encoder for encoder in encoders if encoder not in stage.freeze)]
-    for part in {*stage.optimizer.lr, *stage.optimizer.layer_decay} - set(parts):
-        raise SettingsError(f"{at}.optimizer: {part!r} is not trained in this stage{nearest(part, parts)}")
-    for part in set(parts) - set(stage.optimizer.lr):
-        raise SettingsError(f"{at}.optimizer.lr: no learning rate for {part!r}; freeze it or give one")
-
-
-def _check_schedule(stage: Stage, at: str) -> None:
-    """Warm-up and validation fit into the steps there are."""
-    warmup = stage.optimizer.warmup_steps
-    if warmup >= stage.steps:
-        raise SettingsError(f"{at}.optimizer.warmup_steps: {warmup} of {stage.steps} steps leave nothing to train")
-    if stage.validate_every > stage.steps or stage.steps % stage.validate_every:
-        raise SettingsError(f"{at}.validate_every: {stage.validate_every} must divide steps ({stage.steps})")
-
-
-def _check_sources(system: System, stage: Stage, at: str) -> None:
-    if sum(stage.sources.values()) < 1 or min(stage.sources.values()) < 0:
-        raise SettingsError(f"{at}.sources: the shares {stage.sources} make no batch")
-    offered: dict[str, str] = {}
-    for spec in system.corpora:
-        offered |= plugins.build("corpora", {key: value for key, value in spec.items() if key != "as"}).sources
-    for source in stage.sources:
-        if source in HELD_OUT:
-            raise SettingsError(f"{at}.sources: {source!r} is held out and may not be trained on")
-        if source not in offered:
-            raise SettingsError(
-                f"{at}.sources: no corpus has {source!r}{nearest(source, set(offered) - set(HELD_OUT))}"
-            )
+    return validated(Shared, read_yaml(path), str(path))
 
 
 def overlay(base: dict, changes: dict) -> dict:
@@ -273,7 +189,8 @@ def canonical(settings) -> str:
     return json.dumps(settings, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
 
 
-def _checked(kind: type[Settings], content: dict, where: str):
+def validated(kind: type[Settings], content: dict, where: str):
+    """Settings of a class from a mapping; an unknown or wrong one is named with its place and the nearest known one."""
     try:
         return kind.model_validate(content)
     except pydantic.ValidationError as error:

@@ -9,7 +9,7 @@ import functools
 from collections.abc import Iterator
 from pathlib import Path
 
-from sedflow import digest, params, plugins
+from sedflow import digest, params, plugins, systems
 from sedflow.download import pretrained
 from sedflow.features import cache_key
 from sedflow.params import SettingsError, Shared, Stage, System, canonical
@@ -42,7 +42,7 @@ class Pages:
     def __init__(self, folder, shared: Shared):
         self.folder, self.shared = Path(folder), shared
         self.names = sorted(page.stem for page in self.folder.glob("*.yaml"))
-        self.system = functools.cache(functools.partial(params.read_system, folder=self.folder))
+        self.system = functools.cache(functools.partial(systems.read_system, folder=self.folder))
         self.checked = functools.cache(self._checked)
         self.corpus = functools.cache(self._corpus)
         self.cache = functools.cache(self._cache)

@@ -182,9 +182,9 @@ def report(
 @steps.command()
 def code(system: str, variant: str, out: Out):
     """Write digests of the code that each step of a system runs, for DVC to follow: comments do not count."""
-    from sedflow import params, plan
+    from sedflow import plan, systems
 
-    for step, digests in plan.code_digests(params.read_system(system, variant)).items():
+    for step, digests in plan.code_digests(systems.read_system(system, variant)).items():
         out.mkdir(parents=True, exist_ok=True)
         (out / f"{step}.txt").write_text(digests, encoding="utf-8")
 

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from sedflow import params
-from sedflow.params import SettingsError, canonical, check_system, overlay
+from sedflow import params, systems
+from sedflow.params import SettingsError, canonical, overlay
+from sedflow.systems import check_system
 
 PAGES = sorted(Path("workflow/systems").glob("*.yaml"))
 PAGE = yaml.safe_load("""
@@ -39,9 +40,9 @@ postprocess: {name: median_filter}
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_every_page_and_variant_is_in_order(page):
-    system = params.read_system(page.stem)
+    system = systems.read_system(page.stem)
     for variant in system.variants:
-        params.read_system(page.stem, variant)
+        systems.read_system(page.stem, variant)
 
 
 def put(page, path, value):
@@ -81,9 +82,9 @@ def test_a_wrong_setting_is_refused_with_its_place(path, value, message):
 
 def test_an_unknown_system_or_variant_is_refused_with_the_nearest_one():
     with pytest.raises(SettingsError, match="did you mean 'demo'"):
-        params.read_system("dmeo")
+        systems.read_system("dmeo")
     with pytest.raises(SettingsError, match=r"no variant 'defualt'.*did you mean 'default'"):
-        params.read_system("demo", "defualt")
+        systems.read_system("demo", "defualt")
 
 
 def test_numbers_that_yaml_takes_for_text_are_numbers(tmp_path):

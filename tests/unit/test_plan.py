@@ -8,7 +8,8 @@ import pytest
 import yaml
 
 from sedflow import digest, params, plan
-from sedflow.params import SettingsError, check_system
+from sedflow.params import SettingsError
+from sedflow.systems import check_system
 
 PAGE = yaml.safe_load("""
 title: A page
