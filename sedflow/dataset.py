@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +19,10 @@ from sedflow import audio
 from sedflow.events import ClassSet, Clip, LabelError, read_clips, read_events, read_weak
 from sedflow.features import Cache
 from sedflow.frames import frame_targets
+from sedflow.pseudo import PseudoLabels
+
+EVENT_KINDS = ("strong", "soft")  # of labels that say when
+PSEUDO = "pseudo"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +52,13 @@ class Batch:
 
     ``inputs`` is what the student reads, ``clean`` what the teacher reads: the same clips before mixing and masking.
     ``strong`` (batch, frames, classes) and ``weak`` (batch, classes) are targets in [0, 1], ``kinds`` says per row
-    which of them hold ("strong", "weak" or "none"); ``valid`` (batch, frames) is False where a clip is padding.
+    which of them hold ("strong", "soft", "weak", "pseudo" or "none"; strong targets of "soft" rows are confidences);
+    ``valid`` (batch, frames) is False where a clip is padding.
+
+    ``known`` (batch, classes) is False for classes that the row's labels do not speak of: there a target of 0 means
+    nothing. Unset, every class is known. ``pseudo`` (batch, frames, classes) are an ensemble's probabilities, None if
+    no clip has any; they hold where ``has_pseudo`` (batch,), whatever the row's kind, and for every class. What moves
+    or mixes ``strong`` moves and mixes ``pseudo`` the same way.
     """
 
     inputs: Inputs
@@ -60,6 +70,15 @@ class Batch:
     kinds: tuple[str, ...]
     clips: tuple[str, ...]
     mixing: Mixing | None = None
+    known: Tensor | None = None
+    pseudo: Tensor | None = None
+    has_pseudo: Tensor | None = None
+
+    def __post_init__(self):
+        if self.known is None:
+            object.__setattr__(self, "known", torch.ones_like(self.weak, dtype=torch.bool))
+        if self.has_pseudo is None:
+            object.__setattr__(self, "has_pseudo", torch.zeros(len(self), dtype=torch.bool, device=self.weak.device))
 
     def __len__(self):
         return len(self.sources)
@@ -91,10 +110,25 @@ class ClipSet:
     sample_rate : int or None    Hz; None when no waveform is needed
     caches : mapping    encoder name → Cache of its embeddings
     root : Path    folder the clips' paths are relative to
+    known : mapping, optional    clip id → (classes,) bool: what its labels speak of; by default all classes
+    pseudo : PseudoLabels, optional    an ensemble's probabilities; its clips make up the source ``pseudo``
     """
 
     def __init__(  # noqa: PLR0913 (the tables of a corpus, each named once)
-        self, clips, kinds, strong, weak, classes, *, grid, clip_seconds, sample_rate, caches, root
+        self,
+        clips,
+        kinds,
+        strong,
+        weak,
+        classes,
+        *,
+        grid,
+        clip_seconds,
+        sample_rate,
+        caches,
+        root,
+        known=None,
+        pseudo=None,
     ):
         self.clips: dict[str, Clip] = {clip.id: clip for clip in clips}
         self.kinds, self.strong, self.weak, self.classes = kinds, strong, weak, classes
@@ -102,23 +136,28 @@ class ClipSet:
         self.frames = grid.frames(clip_seconds)
         self.caches: Mapping[str, Cache] = caches
         self.root = Path(root)
+        self.known: Mapping[str, np.ndarray] = known or {}
+        self.pseudo: PseudoLabels | None = pseudo
         for clip in clips:
             if clip.seconds > clip_seconds + 0.5 / grid.frame_rate:
                 raise LabelError(
                     f"{clip.path}: {clip.seconds:.2f} s is longer than clip_seconds ({clip_seconds} s); "
                     "let the corpus cut it, or raise clip_seconds"
                 )
-            for cache in caches.values():
-                cache.check(clip)
+            for store in (*caches.values(), *([pseudo] if pseudo is not None else [])):
+                store.check(clip)
 
     def of_source(self, source: str) -> list[str]:
-        """Ids of a source's clips, in order."""
+        """Ids of a source's clips, in order; those of ``pseudo`` are the clips that have pseudo-labels."""
+        if source == PSEUDO:
+            return sorted(clip for clip in self.clips if self.pseudo is not None and clip in self.pseudo)
         return sorted(clip.id for clip in self.clips.values() if clip.source == source)
 
-    def batch(self, ids: list[str]) -> Batch:
-        """Read these clips, in this order."""
+    def batch(self, ids: list[str], sources: Sequence[str] | None = None) -> Batch:
+        """Read these clips, in this order; ``sources`` says what each was drawn for, by default its own source."""
         clips = [self.clips[clip] for clip in ids]
-        kinds = tuple(self.kinds[clip.source] for clip in clips)
+        sources = tuple(sources or (clip.source for clip in clips))
+        kinds = tuple(PSEUDO if source == PSEUDO else self.kinds[source] for source in sources)
         waveform = None
         if self.sample_rate is not None:
             waveform = torch.from_numpy(np.stack([self._waveform(clip) for clip in clips]))
@@ -127,15 +166,21 @@ class ClipSet:
         strong = np.stack([self._strong(clip, kind) for clip, kind in zip(clips, kinds, strict=True)])
         weak = np.stack([self._weak(clip, kind) for clip, kind in zip(clips, kinds, strict=True)])
         valid = np.stack([np.arange(self.frames) < self.grid.frames(clip.seconds) for clip in clips])
+        everything = np.ones(len(self.classes), dtype=bool)
+        known = np.stack([self.known.get(clip, everything) for clip in ids])
+        pseudo, has_pseudo = (None, None) if self.pseudo is None else self.pseudo.read(ids, self.frames)
         return Batch(
             inputs=inputs,
             clean=inputs,
             strong=torch.from_numpy(strong),
             weak=torch.from_numpy(weak),
             valid=torch.from_numpy(valid),
-            sources=tuple(clip.source for clip in clips),
+            sources=sources,
             kinds=kinds,
             clips=tuple(ids),
+            known=torch.from_numpy(known),
+            pseudo=None if pseudo is None else torch.from_numpy(pseudo),
+            has_pseudo=None if has_pseudo is None else torch.from_numpy(has_pseudo),
         )
 
     def _waveform(self, clip: Clip) -> np.ndarray:
@@ -146,15 +191,19 @@ class ClipSet:
         return padded
 
     def _strong(self, clip: Clip, kind: str) -> np.ndarray:
-        events = self.strong.get(clip.id, []) if kind == "strong" else []
+        events = self.strong.get(clip.id, []) if kind in EVENT_KINDS else []
         return frame_targets(events, self.classes, self.grid, self.frames)
 
     def _weak(self, clip: Clip, kind: str) -> np.ndarray:
-        labels = {event.label for event in self.strong.get(clip.id, [])} if kind == "strong" else ()
+        """Clip targets; of a clip with events, its surest event of each class."""
         targets = np.zeros(len(self.classes), dtype=np.float32)
-        for label in labels if kind == "strong" else self.weak.get(clip.id, ()):
-            targets[self.classes.index(label)] = 1
-        return targets if kind != "none" else np.zeros_like(targets)
+        if kind in EVENT_KINDS:
+            for event in self.strong.get(clip.id, []):
+                column = self.classes.index(event.label)
+                targets[column] = max(targets[column], event.confidence)
+        elif kind == "weak":
+            targets[[self.classes.index(label) for label in self.weak.get(clip.id, ())]] = 1
+        return targets
 
 
 class TrainingBatches(torch.utils.data.Dataset):
@@ -189,7 +238,8 @@ class TrainingBatches(torch.utils.data.Dataset):
         return np.random.default_rng([self.seed, stable_number(source), round_number]).permutation(size)
 
     def __getitem__(self, step: int) -> Batch:
-        return self.clips.batch(self.ids(step))
+        sources = [source for source, share in self.shares.items() for _ in range(share)]
+        return self.clips.batch(self.ids(step), sources)
 
 
 def stable_number(text: str) -> int:

@@ -5,7 +5,6 @@ A frame is active when its score lies above the class's threshold; a run of acti
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -72,7 +71,8 @@ def write_detections(path, detections: Mapping[str, Iterable[Event]], format: st
         write_events(path, detections)
     elif format == "json":
         path.parent.mkdir(parents=True, exist_ok=True)
-        table = {clip: [dataclasses.asdict(event) for event in sorted(detections[clip])] for clip in detections}
+        told = lambda event: {"onset": event.onset, "offset": event.offset, "label": event.label}  # noqa: E731
+        table = {clip: [told(event) for event in sorted(of_clip)] for clip, of_clip in detections.items()}
         path.write_text(json.dumps(table, indent=1, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
     elif format == "audacity":
         path.mkdir(parents=True, exist_ok=True)

@@ -22,11 +22,12 @@ class LabelError(ValueError):
 
 @dataclasses.dataclass(frozen=True, order=True, slots=True)
 class Event:
-    """One sound event: onset and offset in seconds from the start of its clip."""
+    """One sound event: onset and offset in seconds from the start of its clip; soft labels say how sure they are."""
 
     onset: float
     offset: float
     label: str
+    confidence: float = 1.0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -67,8 +67,9 @@ def frame_targets(events: Iterable[Event], classes: ClassSet, grid: FrameGrid, f
 
     Returns
     -------
-    (frames, classes) float32 in {0, 1}
-        Onsets round down, offsets up: a frame touched at all counts.
+    (frames, classes) float32 in [0, 1]
+        The confidence of the event, 1 unless it says otherwise. Onsets round down, offsets up: a frame touched at all
+        counts. Where events of one class overlap, the surest counts, so that their order means nothing.
 
     Raises
     ------
@@ -78,5 +79,6 @@ def frame_targets(events: Iterable[Event], classes: ClassSet, grid: FrameGrid, f
     for event in events:
         if not event.offset > event.onset:
             raise ValueError(f"offset {event.offset} s of {event.label!r} is not after its onset {event.onset} s")
-        targets[grid.first_frame(event.onset) : grid.end_frame(event.offset), classes.index(event.label)] = 1
+        touched = targets[grid.first_frame(event.onset) : grid.end_frame(event.offset), classes.index(event.label)]
+        np.maximum(touched, event.confidence, out=touched)
     return targets
