@@ -3,10 +3,12 @@
 Every metric is given per class and as an average. A class without a true event in the set has no recall: it is left
 out of all averages and named under ``classes_without_truth``.
 
-- ``psds1``, ``psds2``, ``psds1_macro``: see ``sedflow.psds``. ``macro`` takes no penalty for uneven classes.
+- ``psds1``, ``psds2``, ``psds1_macro``: see ``sedflow.psds``. ``macro`` takes no penalty for uneven classes. Others by
+  ``Rules.criteria``.
+- ``…_f1``: at a threshold (``at_0.5``), and at the best threshold of each class (``best``; an optimistic number, since
+  it is chosen on the same clips).
 - ``collar_f1``: a detection is right when its onset lies within 200 ms of a true event's and its offset within
-  200 ms or 20 % of the event's length, whichever is more; each event is matched once. F1 at a threshold (``at_0.5``)
-  and at the best threshold of each class (``best``; an optimistic number, since it is chosen on the same clips).
+  200 ms or 20 % of the event's length, whichever is more; each event is matched once.
 - ``onset_f1``: the same by onset alone (DCASE 2016 Task 2 takes its micro average).
 - ``segment_f1``: the clip is cut into seconds; a second is right when detection and truth both touch it.
 - ``segment_error_rate``: over those seconds, (substitutions + deletions + insertions) / true activity, all classes
@@ -33,7 +35,7 @@ from sedflow import psds as psds_counting
 from sedflow.agreement import EvaluationError, check_agreement
 from sedflow.counting import Collar
 from sedflow.events import Event
-from sedflow.psds import CRITERIA, Criteria, Curve
+from sedflow.psds import CRITERIA, Changes, Criteria, Curve
 from sedflow.scores import Scores
 from sedflow.stretches import Frames
 from sedflow.tallies import Tally, f1_table
@@ -44,15 +46,35 @@ ONSET = Collar(onset=0.2)
 INTERSECTION = Criteria(dtc=0.5, gtc=0.5)
 SEGMENT_SECONDS = 1.0
 MAX_FPR = 0.1
+PARTS = ("psds", "collar", "onset", "segment", "intersection", "clip")
+
+
+@dataclasses.dataclass(frozen=True)
+class Rules:
+    """What is judged, and how.
+
+    Parameters
+    ----------
+    threshold : float    for the F1 scores and the error rate
+    classes : sequence of str, optional    judge these only (AudioSet Strong: the 407 that both its parts have)
+    drop_silent_clips : bool    leave out clips without events, and with them the false positives there
+        The way of the DCASE baselines and of the published AudioSet Strong scores.
+    criteria : mapping name → Criteria    the PSDS to measure
+    parts : sequence of str    of ``PARTS``; what is left out is not counted
+    """
+
+    threshold: float = 0.5
+    classes: Sequence[str] | None = None
+    drop_silent_clips: bool = False
+    criteria: Mapping[str, Criteria] = dataclasses.field(default_factory=lambda: dict(CRITERIA))
+    parts: Sequence[str] = PARTS
 
 
 def evaluate(
     scores: Mapping[str, Scores],
     truth: Mapping[str, Iterable[Event]],
     durations: Mapping[str, float],
-    threshold: float = 0.5,
-    classes: Sequence[str] | None = None,
-    drop_silent_clips: bool = False,
+    rules: Rules | None = None,
 ) -> dict:
     """Every metric of the module head, ready for JSON.
 
@@ -61,16 +83,12 @@ def evaluate(
     scores : mapping clip id → Scores    any range; −inf means never detected
     truth : mapping clip id → events    a clip that is not there has none
     durations : mapping clip id → seconds    names the clips that are judged
-    threshold : float    for the F1 scores that need one
-    classes : sequence of str, optional    judge these only (AudioSet Strong: the 407 that both its parts have)
-    drop_silent_clips : bool    leave out clips without events, and with them the false positives there
-        The way of the DCASE baselines and of the published AudioSet Strong scores.
 
     Raises
     ------
     EvaluationError    when the three disagree
     """
-    return Evaluation(scores, truth, durations, threshold, classes, drop_silent_clips).metrics()
+    return Evaluation(scores, truth, durations, rules).metrics()
 
 
 class Evaluation:
@@ -88,45 +106,52 @@ class Evaluation:
         scores: Mapping[str, Scores],
         truth: Mapping[str, Iterable[Event]],
         durations: Mapping[str, float],
-        threshold: float = 0.5,
-        classes: Sequence[str] | None = None,
-        drop_silent_clips: bool = False,
+        rules: Rules | None = None,
     ):
-        if classes is not None:
-            scores, truth = select_classes(scores, truth, classes)
+        self.rules = rules = rules or Rules()
+        if rules.classes is not None:
+            scores, truth = select_classes(scores, truth, rules.classes)
         check_agreement(scores, truth, durations)
-        if drop_silent_clips:
+        if rules.drop_silent_clips:
             durations = {clip: seconds for clip, seconds in durations.items() if truth.get(clip)}
             if not durations:
                 raise EvaluationError("every clip is silent: nothing is left to judge")
         scores = {clip: scores[clip] for clip in durations}
-        self._seconds, self._threshold = np.array(list(durations.values())), threshold
-        self.clips = tuple(durations)
+        self._seconds, self.clips = np.array(list(durations.values())), tuple(durations)
         frames = Frames.of(scores)
         self._truth = Truth(truth, self.clips, frames.classes)
         self.classes = tuple(self._truth.present)
         self._silent = [label for label in frames.classes if label not in self.classes]
-        if not self.classes:
-            return
+        if self.classes:
+            self._psds = self._count_psds(frames, durations) if "psds" in rules.parts else {}
+            self._tallies = self._count(frames)
+            if "segment" in rules.parts:
+                judged = counting.Judged.of(scores, truth, durations, self.classes)
+                segments = counting.segments_of(judged, SEGMENT_SECONDS)
+                self._tallies["segment"] = {c: segments.tally(k, len(self.clips)) for k, c in enumerate(self.classes)}
+                self._errors = segments.errors(rules.threshold, len(self.clips))
+
+    def _count_psds(self, frames: Frames, durations: Mapping[str, float]) -> dict[str, dict[str, Changes]]:
         # criteria that differ in alpha_st alone have the same curves per class
-        plain = {name: dataclasses.replace(criteria, alpha_st=0.0) for name, criteria in CRITERIA.items()}
+        plain = {name: dataclasses.replace(c, alpha_st=0.0) for name, c in self.rules.criteria.items()}
         self._same = {name: next(other for other in plain if plain[other] == plain[name]) for name in plain}
         self._counted = {name: plain[name] for name in self._same.values()}
         hours = psds_counting.hours_of(frames, durations)
-        self._psds = {
+        return {
             label: psds_counting.count_class(
                 frames.column(label), frames, self._truth, label, self._counted, hours, True
             )
             for label in self.classes
         }
-        self._collar = counting.collar_tallies(frames, self._truth, COLLAR)
-        self._onset = counting.collar_tallies(frames, self._truth, ONSET)
-        judged = counting.Judged.of(scores, truth, durations, self.classes)
-        segments = counting.segments_of(judged, SEGMENT_SECONDS)
-        self._segment = {label: segments.tally(k, len(self.clips)) for k, label in enumerate(self.classes)}
-        self._errors = segments.errors(threshold, len(self.clips))
-        self._intersection = counting.intersection_tallies(frames, self._truth, INTERSECTION)
-        self._clip = counting.clip_tallies(frames, self._truth)
+
+    def _count(self, frames: Frames) -> dict[str, dict[str, Tally]]:
+        ways = {
+            "collar": lambda: counting.collar_tallies(frames, self._truth, COLLAR),
+            "onset": lambda: counting.collar_tallies(frames, self._truth, ONSET),
+            "intersection": lambda: counting.intersection_tallies(frames, self._truth, INTERSECTION),
+            "clip": lambda: counting.clip_tallies(frames, self._truth),
+        }
+        return {part: count() for part, count in ways.items() if part in self.rules.parts}
 
     def metrics(self, weights: np.ndarray | None = None) -> dict:
         """All metrics.
@@ -143,23 +168,13 @@ class Evaluation:
         }
         if not self.classes:
             return result
-        rocs = {name: self._rocs(name, weights) for name in self._counted}
-        for name, criteria in CRITERIA.items():
-            result[name], result[f"{name}_per_class"] = psds_counting.psds_of(rocs[self._same[name]], criteria)
-        at = f"at_{self._threshold:g}"
-        best = {label: tally.at_best(weights)[0] for label, tally in self._collar.items()}
-        mpauc = {label: tally.auroc(weights, MAX_FPR) for label, tally in self._segment.items()}
-        return result | {
-            f"collar_f1_{at}": self._f1(self._collar, weights),
-            "collar_best_f1": f1_table(best),
-            f"onset_f1_{at}": self._f1(self._onset, weights),
-            f"segment_f1_{at}": self._f1(self._segment, weights),
-            f"segment_error_rate_{at}": self._error_rate(weights),
-            f"intersection_f1_{at}": self._f1(self._intersection, weights),
-            f"segment_mpauc_max_fpr_{MAX_FPR:g}": _with_mean(mpauc),
-            "clip_map": _with_mean({label: tally.average_precision(weights) for label, tally in self._clip.items()}),
-            "clip_d_prime": _with_mean({label: tally.d_prime(weights) for label, tally in self._clip.items()}),
-        }
+        if self._psds:
+            rocs = {name: self._rocs(name, weights) for name in self._counted}
+            for name, criteria in self.rules.criteria.items():
+                result[name], result[f"{name}_per_class"] = psds_counting.psds_of(rocs[self._same[name]], criteria)
+        for part in ("collar", "onset", "segment", "intersection"):
+            result |= self._f1s(part, weights)
+        return result | self._segment_metrics(weights) | self._clip_metrics(weights)
 
     def _rocs(self, name: str, weights: np.ndarray) -> dict[str, Curve]:
         hours, criteria = float(weights @ self._seconds) / 3600, self._counted[name]
@@ -169,13 +184,38 @@ class Evaluation:
             if self._truth.events(self._truth.classes.index(label), weights) > 0
         }
 
-    def _f1(self, tallies: Mapping[str, Tally], weights: np.ndarray) -> dict[str, float]:
-        return f1_table({label: tally.at(self._threshold, weights) for label, tally in tallies.items()})
+    @property
+    def _at(self) -> str:
+        return f"at_{self.rules.threshold:g}"
 
-    def _error_rate(self, weights: np.ndarray) -> dict[str, float]:
+    def _f1s(self, part: str, weights: np.ndarray) -> dict:
+        if part not in self._tallies:
+            return {}
+        tallies = self._tallies[part]
+        at = {label: tally.at(self.rules.threshold, weights) for label, tally in tallies.items()}
+        best = {label: tally.at_best(weights)[0] for label, tally in tallies.items()}
+        return {f"{part}_f1_{self._at}": f1_table(at), f"{part}_best_f1": f1_table(best)}
+
+    def _segment_metrics(self, weights: np.ndarray) -> dict:
+        if "segment" not in self._tallies:
+            return {}
+        mpauc = {label: tally.auroc(weights, MAX_FPR) for label, tally in self._tallies["segment"].items()}
         *errors, active = self._errors @ weights
         rates = [float(error / max(active, 1e-12)) for error in errors]
-        return dict(zip(("substitutions", "deletions", "insertions"), rates, strict=True)) | {"error_rate": sum(rates)}
+        told = dict(zip(("substitutions", "deletions", "insertions"), rates, strict=True))
+        return {
+            f"segment_error_rate_{self._at}": told | {"error_rate": sum(rates)},
+            f"segment_mpauc_max_fpr_{MAX_FPR:g}": _with_mean(mpauc),
+        }
+
+    def _clip_metrics(self, weights: np.ndarray) -> dict:
+        tallies = self._tallies.get("clip", {})
+        ways = {"clip_map": Tally.average_precision, "clip_d_prime": Tally.d_prime}
+        return {
+            name: _with_mean({label: way(tally, weights) for label, tally in tallies.items()})
+            for name, way in ways.items()
+            if tallies
+        }
 
 
 def _with_mean(per_class: Mapping[str, float]) -> dict[str, float | None]:

@@ -62,7 +62,7 @@ CRITERIA = {
 class Changes:
     """How the counts of one class change as the threshold falls past ``level``; rows in order of falling level.
 
-    ``found``, ``false`` and ``cross`` are −1, 0 or 1; ``other`` is the class that a cross trigger falls on.
+    ``found``, ``false`` and ``cross`` are changes; ``other`` is the class that a cross trigger falls on.
     """
 
     level: np.ndarray
@@ -71,6 +71,18 @@ class Changes:
     false: np.ndarray
     cross: np.ndarray
     other: np.ndarray
+
+    def netted(self) -> Changes:
+        """Without what cancels: most stretches vanish because they grow, and are judged as before."""
+        order = np.lexsort((self.other, self.clip, -self.level))
+        level, clip, other = self.level[order], self.clip[order], self.other[order]
+        apart = (np.diff(level) != 0) | (np.diff(clip) != 0) | (np.diff(other) != 0)
+        firsts = np.flatnonzero(np.append(True, apart)[: len(level)])
+        kinds = (self.found, self.false, self.cross)
+        sums = [np.add.reduceat(kind[order], firsts) if len(firsts) else kind for kind in kinds]
+        stays = np.any(sums, axis=0)
+        rows = (level[firsts], clip[firsts], *sums, other[firsts])
+        return Changes(*(values[stays] for values in rows))
 
 
 def count(detected: Stretches, truth: Truth, label: str, criteria: Criteria) -> Changes:
@@ -171,13 +183,14 @@ def curve(changes: Changes, truth: Truth, label: str, criteria: Criteria, weight
 
 
 def _staircase(efpr, tpr, max_efpr) -> Curve:
+    within = efpr <= max_efpr
+    efpr, tpr = efpr[within], tpr[within]
     order = np.lexsort((tpr, efpr))
     efpr, tpr = efpr[order], np.maximum.accumulate(tpr[order])
     rises = np.append(True, np.diff(tpr) > 0)
     efpr, tpr = efpr[rises], tpr[rises]
     highest = np.append(np.diff(efpr) > 0, True)  # of points above each other
-    within = highest & (efpr <= max_efpr)
-    return Curve(efpr[within], tpr[within])
+    return Curve(efpr[highest], tpr[highest])
 
 
 def overall(curves: Sequence[Curve], criteria: Criteria, chunk: int = 4096) -> Curve:
@@ -213,12 +226,13 @@ def count_class(
 ) -> dict[str, Changes]:
     """Count one class for several criteria, down to the score at which all their curves have ended.
 
-    ``resampled`` goes further down: clips will be drawn at random, and the draw may hold fewer false positives.
+    ``resampled`` goes further down: clips will be drawn at random, and the draw may leave out half of the loud ones.
     """
     allowed = hours * max(criteria.max_efpr for criteria in wanted.values())
-    allowed += 6 * np.sqrt(allowed) + 20 if resampled else 0  # six standard deviations of the number drawn
+    allowed += allowed + 100 if resampled else 0
     detected = stretches(values, frames, floor_of(values, frames, truth, label, allowed))
-    return {name: count(detected, truth, label, criteria) for name, criteria in wanted.items()}
+    counted = {name: count(detected, truth, label, criteria) for name, criteria in wanted.items()}
+    return {name: changes.netted() for name, changes in counted.items()} if resampled else counted
 
 
 def hours_of(frames: Frames, durations: Mapping[str, float]) -> float:

@@ -11,7 +11,7 @@ from sedflow import postprocess, psds
 from sedflow.compat import prepare_sed_scores_eval
 from sedflow.counting import Collar, collar_tallies
 from sedflow.detections import detect_events
-from sedflow.evaluation import evaluate
+from sedflow.evaluation import Rules, evaluate
 from sedflow.events import Event, merge_events, read_durations, read_events
 from sedflow.scores import Scores, load_scores
 from sedflow.stretches import Frames
@@ -158,7 +158,7 @@ def test_onset_f1_and_segment_error_rate_match_sed_eval(seed):
     from dcase_util.containers import MetaDataContainer
 
     scores, truth, durations = awkward(seed, levels=0, clips=30)
-    found = evaluate(scores, truth, durations, threshold=0.4)
+    found = evaluate(scores, truth, durations, Rules(threshold=0.4))
     detections = detect_events(scores, 0.4)
     labels = list(next(iter(scores.values())).classes)
     by_event = sed_eval.sound_event.EventBasedMetrics(labels, t_collar=0.2, evaluate_offset=False)

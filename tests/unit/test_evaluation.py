@@ -8,7 +8,7 @@ import pytest
 
 from sedflow import psds
 from sedflow.agreement import EvaluationError
-from sedflow.evaluation import Evaluation, evaluate, psd_roc
+from sedflow.evaluation import Evaluation, Rules, evaluate, psd_roc
 from sedflow.evaluation import psds as psds_metrics
 from sedflow.events import Event
 from sedflow.scores import ScoreColumns, Scores, load_scores, save_scores
@@ -221,16 +221,16 @@ def test_scores_and_truth_that_disagree_are_refused(change, words):
 def test_chosen_classes_are_judged_alone(two_clips):
     truth, durations = two_clips
     scores = {clip: scores_of(events) for clip, events in truth.items()}
-    assert list(evaluate(scores, truth, durations, classes=["bell"])["psds1_per_class"]) == ["bell"]
+    assert list(evaluate(scores, truth, durations, Rules(classes=["bell"]))["psds1_per_class"]) == ["bell"]
     with pytest.raises(EvaluationError, match=r"not scored, e.g. \['cow'\]"):
-        evaluate(scores, truth, durations, classes=["cow"])
+        evaluate(scores, truth, durations, Rules(classes=["cow"]))
 
 
 def test_silent_clips_count_unless_they_are_dropped(two_clips):
     truth, durations = two_clips
     scores = {clip: scores_of(events) for clip, events in truth.items()} | {"c": scores_of([Event(1, 2, "dog")])}
     kept = evaluate(scores, truth, durations)
-    dropped = evaluate(scores, truth, durations, drop_silent_clips=True)
+    dropped = evaluate(scores, truth, durations, Rules(drop_silent_clips=True))
     assert (kept["clips"], dropped["clips"]) == (3, 2)
     assert kept["collar_f1_at_0.5"]["dog"] < dropped["collar_f1_at_0.5"]["dog"] == 1
 
