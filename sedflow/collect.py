@@ -35,7 +35,8 @@ class LeakError(ValueError):
 
 def write_shard(folder: Path, shard: int, prepared: Prepared) -> None:
     """Write ``<shard>.{clips,strong,weak}.tsv``; the clip table comes last."""
-    write_events(folder / f"{shard}.strong.tsv", prepared.strong, suffix=SUFFIX)
+    soft = any(event.confidence != 1 for events in prepared.strong.values() for event in events)
+    write_events(folder / f"{shard}.strong.tsv", prepared.strong, suffix=SUFFIX, confidences=soft)
     write_weak(folder / f"{shard}.weak.tsv", prepared.weak, suffix=SUFFIX)
     write_clips(folder / f"{shard}.clips.tsv", prepared.clips)
 
@@ -47,7 +48,7 @@ def collect(manifests: Path, shards: int, sources: Mapping[str, str], classes: C
     ----------
     manifests : Path    ``data/manifests/<corpus>``
     shards : int
-    sources : source → kind (``strong``, ``weak``, ``none``)
+    sources : source → kind (``strong``, ``soft``, ``weak``, ``none``)
     classes : ClassSet
 
     Returns
@@ -140,7 +141,7 @@ def _merge(folder: Path, shards: int, classes: ClassSet):
 
 
 def _write_source(manifests: Path, source: str, kind: str, clips: list[Clip], strong, weak) -> None:
-    labels = {"strong": strong, "weak": weak, "none": {clip.id: () for clip in clips}}[kind]
+    labels = {"strong": strong, "soft": strong, "weak": weak, "none": {clip.id: () for clip in clips}}[kind]
     unlabeled = [clip.id for clip in clips if clip.id not in labels]
     if unlabeled:
         raise LabelError(
@@ -150,8 +151,9 @@ def _write_source(manifests: Path, source: str, kind: str, clips: list[Clip], st
     if not clips:
         raise LabelError(f"{source}: no clips at all; set its count to more than 0 or leave the source out")
     path = manifests / f"{source}.tsv"
-    if kind == "strong":
-        write_events(path, {clip.id: strong[clip.id] for clip in clips}, suffix=SUFFIX)
+    if kind in ("strong", "soft"):
+        of_source = {clip.id: strong[clip.id] for clip in clips}
+        write_events(path, of_source, suffix=SUFFIX, confidences=kind == "soft")
     elif kind == "weak":
         write_weak(path, {clip.id: weak[clip.id] for clip in clips}, suffix=SUFFIX)
     else:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from sedflow import audio
-from sedflow.events import ClassSet, Clip, LabelError, read_clips, read_events, read_weak
+from sedflow.events import Clip, LabelError
 from sedflow.features import Cache
 from sedflow.frames import frame_targets
 from sedflow.pseudo import PseudoLabels
@@ -27,18 +27,30 @@ PSEUDO = "pseudo"
 
 @dataclasses.dataclass(frozen=True)
 class Inputs:
-    """What a detector reads: a waveform (batch, samples) and/or embeddings, name → (batch, frames, dim)."""
+    """What a detector reads: for each encoder the furthest of what is there.
+
+    A waveform (batch, samples) is there for all. By name of the encoder: ``spectra``, linear mel, and ``features``, what
+    its network reads, both (batch, bands, time), and ``embeddings`` (batch, frames, dim).
+    """
 
     waveform: Tensor | None
-    embeddings: dict[str, Tensor]
+    embeddings: dict[str, Tensor] = dataclasses.field(default_factory=dict)
+    spectra: dict[str, Tensor] = dataclasses.field(default_factory=dict)
+    features: dict[str, Tensor] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
 class Mixing:
-    """How a batch was mixed: row i is weight[i] of itself and 1 − weight[i] of row partner[i]."""
+    """How a batch was mixed: row i is weight[i] of itself and 1 − weight[i] of row partner[i].
+
+    ``group`` (batch,) numbers the rows that were mixed among each other, ``domain`` says what was mixed ("waveform",
+    "spectrum" or "features").
+    """
 
     partner: Tensor
     weight: Tensor
+    group: Tensor
+    domain: str = "waveform"
 
     def apply(self, values: Tensor) -> Tensor:
         """Mix (batch, …) as the batch was mixed."""
@@ -245,48 +257,3 @@ class TrainingBatches(torch.utils.data.Dataset):
 def stable_number(text: str) -> int:
     """A 32-bit number from a text, the same in every process (Python's hash is not)."""
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")
-
-
-@dataclasses.dataclass(frozen=True)
-class Manifests:
-    """The label tables of one or several corpora, joined."""
-
-    clips: list[Clip]
-    kinds: dict[str, str]
-    strong: dict[str, list]
-    weak: dict[str, tuple[str, ...]]
-    classes: ClassSet
-
-    def of(self, sources) -> list[Clip]:
-        """Clips of these sources."""
-        return [clip for clip in self.clips if clip.source in set(sources)]
-
-
-def read_manifests(folders: list[Path], corpora: list) -> Manifests:
-    """Read the manifests of several corpora and check every label against their class lists.
-
-    Parameters
-    ----------
-    folders : list of Path    ``data/manifests/<corpus>``, one per corpus
-    corpora : list    the corpus plugins, in the same order
-    """
-    clips, kinds, strong, weak = [], {}, {}, {}
-    labels = tuple(dict.fromkeys(label for corpus in corpora for label in corpus.classes))
-    classes = ClassSet(labels, {alias: label for c in corpora for alias, label in c.classes.aliases.items()})
-    for folder, corpus in zip(folders, corpora, strict=True):
-        of_corpus = read_clips(folder / "clips.tsv")
-        known = {clip.id for clip in clips}
-        twice = sorted(clip.id for clip in of_corpus if clip.id in known)
-        if twice:
-            raise LabelError(
-                f"{folder / 'clips.tsv'}: {len(twice)} clips have the name of another corpus' clip, e.g. {twice[:10]}"
-            )
-        clips += of_corpus
-        kinds |= corpus.sources
-        seconds = {clip.id: clip.seconds for clip in of_corpus}
-        for source, kind in corpus.sources.items():
-            if kind == "strong":
-                strong |= read_events(folder / f"{source}.tsv", classes, seconds)
-            elif kind == "weak":
-                weak |= read_weak(folder / f"{source}.tsv", classes)
-    return Manifests(clips, kinds, strong, weak, classes)

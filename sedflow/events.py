@@ -1,23 +1,22 @@
 """Events, clips and class lists, and the TSV files they live in.
 
-The files are DCASE's: ``filename onset offset event_label`` (strong), ``filename event_labels`` (weak, comma-joined),
-``filename duration``. A clip is called by its file name without the audio extension.
+The files are DCASE's: ``filename onset offset event_label`` (strong; soft labels have a column ``confidence`` more),
+``filename event_labels`` (weak, comma-joined), ``filename duration``. A clip is called by its file name without the
+audio extension.
 """
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
 import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePath
 
+from sedflow.tables import LabelError, read_table, write_table
+
+STRONG_COLUMNS = ("filename", "onset", "offset", "event_label")
+SOFT_COLUMNS = (*STRONG_COLUMNS, "confidence")
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".aiff", ".aif", ".m4a", ".opus")
-
-
-class LabelError(ValueError):
-    """A label file says something impossible; the message names file, row, value and cure."""
 
 
 @dataclasses.dataclass(frozen=True, order=True, slots=True)
@@ -101,57 +100,20 @@ def clip_id(filename: str) -> str:
     return name[: -len(PurePath(name).suffix)] if PurePath(name).suffix.lower() in AUDIO_SUFFIXES else name
 
 
-def read_table(path, columns: Iterable[str]) -> list[tuple[int, dict[str, str]]]:
-    """Read a TSV with a header; CRLF and a byte-order mark are accepted.
-
-    Returns
-    -------
-    list of (row number, row)
-        Row numbers count from 1 and include the header, as an editor shows them.
-
-    Raises
-    ------
-    LabelError    empty file, missing column (commas for tabs are named), a row with too many or too few cells
-    """
-    columns = list(columns)
-    text = Path(path).read_text(encoding="utf-8-sig")
-    lines = list(csv.reader(io.StringIO(text), delimiter="\t", quoting=csv.QUOTE_NONE))
-    if not lines or not any(lines[0]):
-        raise LabelError(f"{path}: the file is empty; expected a header line with {columns} separated by tabs")
-    header = [cell.strip() for cell in lines[0]]
-    missing = [column for column in columns if column not in header]
-    if missing:
-        hint = "; it looks comma-separated, save it with tabs" if "," in lines[0][0] and len(header) == 1 else ""
-        raise LabelError(f"{path}:1: no column {missing[0]!r}, the header has {header}{hint}")
-    rows = []
-    for number, cells in enumerate(lines[1:], start=2):
-        if not any(cell.strip() for cell in cells):
-            continue
-        if len(cells) > len(header):
-            raise LabelError(f"{path}:{number}: {len(cells)} cells but {len(header)} columns {header}")
-        cells = cells + [""] * (len(header) - len(cells))
-        rows.append((number, dict(zip(header, (cell.strip() for cell in cells), strict=True))))
-    return rows
-
-
-def write_table(path, columns: Iterable[str], rows: Iterable[Iterable]) -> None:
-    """Write a TSV with a header through a temporary name, so that a reader never sees half a file."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lines = ["\t".join(columns)] + ["\t".join(str(cell) for cell in row) for row in rows]
-    unfinished = path.with_name(path.name + ".part")
-    unfinished.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    unfinished.replace(path)
-
-
-def read_events(path, classes: ClassSet | None = None, durations: Mapping[str, float] | None = None):
-    """Read strong labels.
+def read_events(
+    path,
+    classes: ClassSet | None = None,
+    durations: Mapping[str, float] | None = None,
+    needs_confidence: bool = False,
+) -> dict[str, list[Event]]:
+    """Read strong or soft labels.
 
     Parameters
     ----------
     path : TSV with ``filename onset offset event_label`` (seconds); a row with a mere name is a clip without events
     classes : ClassSet, optional    labels outside it are refused, aliases are resolved
     durations : mapping clip id → seconds, optional    offsets beyond a clip's end are refused
+    needs_confidence : bool    refuse a table without the column ``confidence``, which is read wherever it stands
 
     Returns
     -------
@@ -162,7 +124,7 @@ def read_events(path, classes: ClassSet | None = None, durations: Mapping[str, f
     LabelError    with file, row, value and cure
     """
     events: dict[str, list[Event]] = {}
-    for number, row in read_table(path, ("filename", "onset", "offset", "event_label")):
+    for number, row in read_table(path, SOFT_COLUMNS if needs_confidence else STRONG_COLUMNS):
         if not row["filename"]:
             raise LabelError(f"{path}:{number}: no file name")
         clip = clip_id(row["filename"])
@@ -171,6 +133,8 @@ def read_events(path, classes: ClassSet | None = None, durations: Mapping[str, f
         if not any(cells):
             continue
         event = parse_event(path, number, *cells)
+        if "confidence" in row:
+            event = dataclasses.replace(event, confidence=parse_confidence(path, number, row["confidence"]))
         if classes is not None:
             if event.label not in classes:
                 raise LabelError(
@@ -209,14 +173,29 @@ def parse_event(path, number: int, onset: str, offset: str, label: str) -> Event
     return Event(begin, end, label)
 
 
-def write_events(path, events: Mapping[str, Iterable[Event]], suffix: str = ".wav") -> None:
-    """Write strong labels; clips without events keep a row, so that nobody takes them for missing."""
+def parse_confidence(path, number: int, cell: str) -> float:
+    """How sure row ``number`` is of its event, in [0, 1]; ``LabelError`` names file, row, value and cure."""
+    try:
+        confidence = float(cell)
+    except ValueError:
+        confidence = math.nan
+    if not 0 <= confidence <= 1:
+        raise LabelError(
+            f"{path}:{number}: confidence {cell!r} must be a number from 0 to 1; divide percentages by 100, delete "
+            "rows that nobody rated"
+        )
+    return confidence
+
+
+def write_events(path, events: Mapping[str, Iterable[Event]], suffix: str = ".wav", confidences: bool = False) -> None:
+    """Write strong or soft labels; clips without events keep a row, so that nobody takes them for missing."""
     rows = []
     for clip in sorted(events):
         of_clip = sorted(events[clip])
-        rows += [(clip + suffix, f"{e.onset:.3f}", f"{e.offset:.3f}", e.label) for e in of_clip]
-        rows += [] if of_clip else [(clip + suffix, "", "", "")]
-    write_table(path, ("filename", "onset", "offset", "event_label"), rows)
+        rows += [(clip + suffix, f"{e.onset:.3f}", f"{e.offset:.3f}", e.label, f"{e.confidence:.6g}") for e in of_clip]
+        rows += [] if of_clip else [(clip + suffix, "", "", "", "")]
+    columns = SOFT_COLUMNS if confidences else STRONG_COLUMNS
+    write_table(path, columns, [row[: len(columns)] for row in rows])
 
 
 def read_weak(path, classes: ClassSet | None = None) -> dict[str, tuple[str, ...]]:

@@ -84,16 +84,15 @@ def extract(  # noqa: PLR0913 (one rule's inputs)
     write_shard(out, chosen, np.stack(rows) if rows else np.zeros((0, 0, 0), np.float16), network.frame_rate)
 
 
-def write_shard(out: Path, clips: list[Clip], embeddings: np.ndarray, frame_rate: float, **told) -> None:
-    """Write a shard, the array before its index: without an index a shard does not count; ``told`` goes into it."""
+def write_shard(out: Path, clips: list[Clip], embeddings: np.ndarray, frame_rate: float) -> None:
+    """Write a shard, the array before its index: without an index a shard does not count."""
     out = Path(out)
     out.parent.mkdir(parents=True, exist_ok=True)
     unfinished = out.with_name(out.name + ".part")
     with unfinished.open("wb") as file:
         np.save(file, embeddings)
     unfinished.replace(out)
-    named = [[clip.id, clip.sha256] for clip in clips]
-    index = {"clips": named, "frame_rate": frame_rate, "shape": embeddings.shape, **told}
+    index = {"clips": [[clip.id, clip.sha256] for clip in clips], "frame_rate": frame_rate, "shape": embeddings.shape}
     unfinished = out.with_suffix(".json.part")
     unfinished.write_text(json.dumps(index, indent=0), encoding="utf-8")
     unfinished.replace(out.with_suffix(".json"))

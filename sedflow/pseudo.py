@@ -1,7 +1,6 @@
-"""Pseudo-labels: an ensemble's averaged logits of training clips, stored like the feature cache.
+"""Pseudo-labels as training reads them: the averaged logits that `sedflow.ensemble` wrote, as probabilities.
 
-A file is one ``.npy`` array (clips, frames, classes) in fp16 with an index beside it that names its clips with the
-sha256 of their audio, its classes and its frame rate.
+They are stored like the feature cache, (clips, frames, classes) in fp16; the index also names the classes.
 """
 
 from __future__ import annotations
@@ -13,19 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from sedflow.events import ClassSet, Clip
-from sedflow.features import Cache, CacheError, write_shard
+from sedflow.features import Cache, CacheError
 from sedflow.frames import FrameGrid
-
-
-def write_pseudo_labels(
-    out: Path, clips: list[Clip], logits: np.ndarray, classes: Sequence[str], frame_rate: float
-) -> None:
-    """Write the logits (clips, frames, classes) of one source to ``out`` (``….npy``)."""
-    out = Path(out)
-    if logits.shape[0] != len(clips) or (len(clips) and logits.shape[2] != len(classes)):
-        raise CacheError(f"{out}: logits {logits.shape} of {len(clips)} clips and {len(classes)} classes do not fit")
-    largest = np.finfo(np.float16).max
-    write_shard(out, clips, np.clip(logits, -largest, largest).astype(np.float16), frame_rate, classes=list(classes))
 
 
 class PseudoLabels:

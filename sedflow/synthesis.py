@@ -147,6 +147,7 @@ def soundscapes(
     kind: str,
     indices: Sequence[int],
     seed: int,
+    prefix: str = "",
 ) -> Prepared:
     """Make the soundscapes ``indices`` of a source.
 
@@ -158,6 +159,7 @@ def soundscapes(
     source, kind : str    its labels are ``strong``, ``weak`` or ``none``
     indices : global indices within the source
     seed : int
+    prefix : str    begins the name of every clip
 
     Returns
     -------
@@ -170,7 +172,7 @@ def soundscapes(
     prepared = Prepared()
     for index in tqdm(indices, desc=f"soundscapes {source}", unit="clip", disable=None):
         rng = np.random.default_rng((seed, zlib.crc32(source.encode()), index))
-        clip, events = _soundscape(pool, recipe, out / source / f"{source}_{index:05d}.flac", source, rng)
+        clip, events = _soundscape(pool, recipe, out / source / f"{prefix}{source}_{index:05d}.flac", source, rng)
         prepared.clips.append(clip)
         if kind == "strong":
             prepared.strong[clip.id] = events

@@ -3,8 +3,8 @@
 A file here is a plugin: its one public class has
 
 ``sources``
-    dict: source name → kind of its labels, ``strong`` (events), ``weak`` (labels of the whole clip) or ``none``.
-    ``validation`` and ``test`` are strong and never trained on.
+    dict: source name → kind of its labels, ``strong`` (events), ``soft`` (events with a confidence), ``weak`` (labels
+    of the whole clip) or ``none``. ``validation`` and ``test`` are strong and never trained on.
 ``classes``
     `ClassSet`; every label of the corpus is in it.
 ``shards``
@@ -18,6 +18,12 @@ A file here is a plugin: its one public class has
 ``prepare(raw, audio, shard) → Prepared``
     Write the audio of one shard under ``audio``; ``raw`` is the soundbank's manifest where ``uses_soundbank``, else the
     raw folder.
+``labelled``
+    Optional; list of str, or dict source → list of str: the classes that its labels speak of, by default all of
+    ``classes``. A clip says nothing about the classes of other corpora, unless they stand here or in ``copies``.
+``copies``
+    Optional; dict: own label → labels of other corpora that it also stands for (MAESTRO's "people talking" is DESED's
+    Speech). Training reads such events under each of these labels; the tables on disk say what the corpus says.
 ``label_files``, ``audio_files``
     Optional; list of Path: files of the user's that the workflow watches for changes.
 

@@ -1,10 +1,12 @@
 """Demo: sounds that the code makes itself, so that the pipeline runs anywhere. Its scores say nothing about real audio.
 
 Every recording of a class has its own pitch, rhythm and length; training, validation and test have other recordings.
+Two demos with different classes (and ``as``, ``prefix`` and ``seed`` of their own) stand for two corpora in one system.
 """
 
 from __future__ import annotations
 
+import math
 import zlib
 from pathlib import Path
 
@@ -12,11 +14,13 @@ import numpy as np
 
 from sedflow.corpora import Piece, Prepared, read_pieces
 from sedflow.download import DATA
-from sedflow.events import ClassSet, write_table
+from sedflow.events import ClassSet, Event, LabelError, write_table
 from sedflow.synthesis import Recipe, soundscapes, write_piece
 
 SOURCES = {
     "synthetic_strong": "strong",
+    "real_strong": "strong",
+    "soft": "soft",
     "weak": "weak",
     "unlabeled": "none",
     "validation": "strong",
@@ -33,7 +37,11 @@ class Demo:
     ----------
     sample_rate : int    Hz
     seconds : float    length of a soundscape
-    synthetic_strong, weak, unlabeled, validation, test : int    soundscapes of each source; 0 leaves the source out
+    synthetic_strong, real_strong, soft, weak, unlabeled, validation, test : int
+        soundscapes of each source; 0 leaves the source out
+    classes : list of str    some of the six; by default all of them
+    copies : dict    class → labels of other corpora that it also stands for, see `sedflow.corpora`
+    prefix : str    begins the name of every clip
     shards : int    jobs
     seed : int
     """
@@ -46,21 +54,31 @@ class Demo:
         sample_rate: int = 16000,
         seconds: float = 10.0,
         synthetic_strong: int = 60,
+        real_strong: int = 0,
+        soft: int = 0,
         weak: int = 30,
         unlabeled: int = 30,
         validation: int = 24,
         test: int = 24,
+        classes: list[str] | None = None,
+        copies: dict[str, list[str]] | None = None,
+        prefix: str = "",
         shards: int = 2,
         seed: int = 1,
     ):
-        counts = (synthetic_strong, weak, unlabeled, validation, test)
+        counts = (synthetic_strong, real_strong, soft, weak, unlabeled, validation, test)
         self.clips = {source: count for source, count in zip(SOURCES, counts, strict=True) if count}
         self.sources = {source: SOURCES[source] for source in self.clips}
         onset = (seconds / 2, seconds / 5, 0.25, seconds - 0.5)
         self.recipe = Recipe(sample_rate, seconds, onset=onset, snr_db=(12.0, 30.0), pitch_semitones=(0.0, 0.0))
         self.shards = shards
         self.seed = seed
-        self.classes = ClassSet.read(DATA / "classes" / "demo.txt")
+        self.prefix = prefix
+        self.copies = copies or {}
+        everything = ClassSet.read(DATA / "classes" / "demo.txt")
+        if strangers := sorted(set(classes or ()) - set(everything)):
+            raise LabelError(f"demo: no class {strangers[0]!r}; there are {list(everything)}")
+        self.classes = ClassSet(tuple(classes)) if classes else everything
 
     def download(self, raw: Path, mirror: Path | None = None) -> None:
         """Nothing to fetch: `soundbank` makes the recordings."""
@@ -70,8 +88,9 @@ class Demo:
         """Make the recordings of every class and split."""
         rate = self.recipe.sample_rate
         pieces = []
+        events = {label: EVENTS[label] for label in self.classes}
         for split, count in RECORDINGS.items():
-            for role, sounds, takes in (("foreground", EVENTS, count), ("background", TEXTURES, count // 2)):
+            for role, sounds, takes in (("foreground", events, count), ("background", TEXTURES, count // 2)):
                 for label, make in sounds.items():
                     for k in range(takes):
                         rng = np.random.default_rng((self.seed, zlib.crc32(f"{label} {split}".encode()), k))
@@ -88,8 +107,26 @@ class Demo:
             split = source if source in ("validation", "test") else "train"
             pool = [piece for piece in pieces if piece.split == split]
             indices = range(shard, self.clips[source], self.shards)
-            prepared.add(soundscapes(pool, self.recipe, audio, source, kind, indices, self.seed))
+            told = "strong" if kind == "soft" else kind
+            made = soundscapes(pool, self.recipe, audio, source, told, indices, self.seed, self.prefix)
+            if kind == "soft":
+                made.strong = {clip: soften(events, self.recipe.seconds) for clip, events in made.strong.items()}
+            prepared.add(made)
         return prepared
+
+
+def soften(events: list[Event], seconds: float) -> list[Event]:
+    """What a crowd might say second by second, as in MAESTRO: a class is as sure as the second is full of it."""
+    segments = []
+    for label in sorted({event.label for event in events}):
+        for second in range(math.ceil(seconds)):
+            begin, end = float(second), min(second + 1.0, seconds)
+            heard = sum(
+                max(0.0, min(event.offset, end) - max(event.onset, begin)) for event in events if event.label == label
+            )
+            confidence = round(min(1.0, heard / (end - begin)), 2)
+            segments += [Event(begin, end, label, confidence)] if confidence else []
+    return sorted(segments)
 
 
 def _time(rate: int, seconds: float) -> np.ndarray:

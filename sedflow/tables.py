@@ -1,0 +1,55 @@
+"""TSV files with a header line, read with row numbers so that a wrong cell can be named, and written whole."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable
+from pathlib import Path
+
+
+class LabelError(ValueError):
+    """A label file says something impossible; the message names file, row, value and cure."""
+
+
+def read_table(path, columns: Iterable[str]) -> list[tuple[int, dict[str, str]]]:
+    """Read a TSV with a header; CRLF and a byte-order mark are accepted.
+
+    Returns
+    -------
+    list of (row number, row)
+        Row numbers count from 1 and include the header, as an editor shows them.
+
+    Raises
+    ------
+    LabelError    empty file, missing column (commas for tabs are named), a row with too many or too few cells
+    """
+    columns = list(columns)
+    text = Path(path).read_text(encoding="utf-8-sig")
+    lines = list(csv.reader(io.StringIO(text), delimiter="\t", quoting=csv.QUOTE_NONE))
+    if not lines or not any(lines[0]):
+        raise LabelError(f"{path}: the file is empty; expected a header line with {columns} separated by tabs")
+    header = [cell.strip() for cell in lines[0]]
+    missing = [column for column in columns if column not in header]
+    if missing:
+        hint = "; it looks comma-separated, save it with tabs" if "," in lines[0][0] and len(header) == 1 else ""
+        raise LabelError(f"{path}:1: no column {missing[0]!r}, the header has {header}{hint}")
+    rows = []
+    for number, cells in enumerate(lines[1:], start=2):
+        if not any(cell.strip() for cell in cells):
+            continue
+        if len(cells) > len(header):
+            raise LabelError(f"{path}:{number}: {len(cells)} cells but {len(header)} columns {header}")
+        cells = cells + [""] * (len(header) - len(cells))
+        rows.append((number, dict(zip(header, (cell.strip() for cell in cells), strict=True))))
+    return rows
+
+
+def write_table(path, columns: Iterable[str], rows: Iterable[Iterable]) -> None:
+    """Write a TSV with a header through a temporary name, so that a reader never sees half a file."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = ["\t".join(columns)] + ["\t".join(str(cell) for cell in row) for row in rows]
+    unfinished = path.with_name(path.name + ".part")
+    unfinished.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    unfinished.replace(path)
