@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from sedflow.events import Clip, read_clips
+from sedflow.memory import keep_pages
 
 
 class CacheError(ValueError):
@@ -68,6 +69,7 @@ def extract(  # noqa: PLR0913 (one rule's inputs)
     from sedflow import audio
     from sedflow.detector import build_encoder
 
+    keep_pages()
     chosen = shard_of(read_clips(clips), source, shard, shards)
     network = build_encoder(encoder, weights).eval()
     samples = round(clip_seconds * network.sample_rate)

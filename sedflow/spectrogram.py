@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sedflow.frontend import kaldi_mel_bank
+from sedflow.frontend import kaldi_mel_bank, power_of
 
 
 class _FrontEnd(nn.Module):
@@ -49,7 +49,7 @@ class MelSpectrogram(_FrontEnd):
             # reflection needs more than half a window
             waveform = F.pad(waveform.float(), (0, max(0, self.n_fft // 2 + 1 - waveform.shape[1])))
             spectrum = torch.stft(waveform, self.n_fft, self.hop, window=self.window, return_complex=True)
-            energy = torch.view_as_real(spectrum).square().sum(dim=-1)
+            energy = power_of(spectrum)
             return self.bank @ (energy if self.power == 2 else energy.sqrt())
 
 
@@ -86,8 +86,7 @@ class KaldiFbank(_FrontEnd):
         # the sample before a frame's first counts as equal to it
         before = torch.cat([frames[:, :, :1], frames[:, :, :-1]], dim=2)
         windowed = torch.sub(frames, before, alpha=0.97) * self.povey
-        power = torch.view_as_real(torch.fft.rfft(windowed, self._n_fft)).square().sum(dim=-1)
-        return (power @ self.bank).clamp(min=self._floor).log()
+        return (power_of(torch.fft.rfft(windowed, self._n_fft)) @ self.bank).clamp(min=self._floor).log()
 
 
 def htk_mel_bank(bands: int, n_fft: int, sample_rate: int, low_hz: float, high_hz: float) -> Tensor:
