@@ -15,6 +15,7 @@ import torch
 from sedflow import audio
 from sedflow.events import AUDIO_SUFFIXES, Event, LabelError, clip_id, read_clips
 from sedflow.frames import FrameGrid
+from sedflow.memory import keep_pages
 from sedflow.scores import Scores, save_scores
 from sedflow.specification import Specification, load_detector, read_specification
 
@@ -83,7 +84,9 @@ def windows_of(clip: str, samples: np.ndarray, rate: int, grid: FrameGrid, infer
 
 
 @torch.inference_mode()
-def score_windows(detectors: dict, windows: Iterable[Window], classes, batch: int) -> dict[str, dict[str, Scores]]:
+def score_windows(
+    detectors: dict, windows: Iterable[Window], classes, batch: int, reading: str = "strong"
+) -> dict[str, dict[str, Scores]]:
     """Score windows with several detectors that read the same audio.
 
     Parameters
@@ -91,11 +94,13 @@ def score_windows(detectors: dict, windows: Iterable[Window], classes, batch: in
     detectors : dict    name → Detector in evaluation mode
     windows : iterable of Window    all of one length
     batch : int    windows per forward pass
+    reading : str    what is kept of a Prediction: "strong" (probabilities) or "strong_logits"
 
     Returns
     -------
     dict    name of the detector → clip id → Scores
     """
+    keep_pages()
     collected = {name: WindowScores(detector.grid, classes) for name, detector in detectors.items()}
     waiting: list[Window] = []
 
@@ -106,7 +111,7 @@ def score_windows(detectors: dict, windows: Iterable[Window], classes, batch: in
             valid = torch.tensor(
                 [[k < detector.grid.frames(w.seconds) - w.first_frame for k in range(frames)] for w in waiting]
             )
-            strong = detector(waveform, {}, frames, valid).strong.numpy()
+            strong = getattr(detector(waveform, {}, frames, valid), reading).numpy()
             for window, values in zip(waiting, strong, strict=True):
                 collected[name].add(window.clip, window.seconds, window.first_frame, values)
         waiting.clear()

@@ -18,6 +18,7 @@ from sedflow.plugins import SettingsError, nearest
 
 PluginSpec = dict[str, Any]
 HELD_OUT = ("validation", "test")
+PSEUDO = "pseudo"  # the source of clips that an ensemble labelled
 
 
 class Settings(pydantic.BaseModel):

@@ -12,10 +12,12 @@ from pathlib import Path
 from sedflow import digest, params, plugins, systems
 from sedflow.download import pretrained
 from sedflow.features import cache_key
-from sedflow.params import SettingsError, Shared, Stage, System, canonical
+from sedflow.params import PSEUDO, SettingsError, Shared, Stage, System, canonical
 from sedflow.postprocess import KINDS
 
 RUN = "models/{system}/{variant}/{stage}/seed{seed}"
+LOGITS = "data/logits/{system}/{variant}/{stage}/seed{seed}/{network}/{corpus}/{source}"
+PSEUDO_LABELS = "data/pseudo/{system}/{ensemble}/seed{seed}/{corpus}/{source}"
 DATA = Path("data")
 FOLLOWED = (
     "corpora",
@@ -146,9 +148,38 @@ def networks(stage: Stage) -> list[str]:
     return ["student"] + ["teacher"] * (stage.teacher is not None)
 
 
-def used_sources(stage: Stage) -> list[str]:
-    """Sources of a stage, and validation."""
-    return [source for source, share in stage.sources.items() if share] + ["validation"]
+def used_sources(system: System, stage: Stage) -> list[str]:
+    """Sources whose clips a stage reads, and validation; ``pseudo`` stands for those of its ensemble."""
+    used = [source for source, share in stage.sources.items() if share]
+    if PSEUDO in used:
+        used += system.ensembles[stage.pseudo_labels].sources
+    return [source for source in dict.fromkeys(used) if source != PSEUDO] + ["validation"]
+
+
+def sources_of_corpora(system: System) -> Iterator[tuple[str, str]]:
+    """(folder of the corpus, source) for every source that the system's corpora offer."""
+    for folder, spec in corpora(system).items():
+        for source in plugins.build("corpora", spec).sources:
+            yield folder, source
+
+
+def pseudo_files(name: str, system: System, stage: Stage, seed) -> list[str]:
+    """The pseudo-labels that a stage learns from: one file per source of its ensemble that it reads."""
+    if stage.pseudo_labels is None:
+        return []
+    wanted = set(system.ensembles[stage.pseudo_labels].sources) & set(used_sources(system, stage))
+    return [
+        PSEUDO_LABELS.format(system=name, ensemble=stage.pseudo_labels, seed=seed, corpus=folder, source=source)
+        + ".npy"
+        for folder, source in sources_of_corpora(system)
+        if source in wanted
+    ]
+
+
+def member_files(page: System, ensemble: str, **wildcards) -> list[str]:
+    """What the members of an ensemble say about a source; ``wildcards``: system, seed, corpus, source."""
+    members = page.ensembles[ensemble].members
+    return [LOGITS.format(**member.model_dump(), **wildcards) + ".npy" for member in members]
 
 
 def cache_folder(system: System, encoder: dict) -> str:
@@ -169,13 +200,12 @@ def caches(system: System, stage: Stage) -> dict[str, str]:
 
 def cache_files(system: System, stage: Stage) -> list[str]:
     """The shards of the cache that a stage reads."""
-    offered = {folder: plugins.build("corpora", spec).sources for folder, spec in corpora(system).items()}
+    used = used_sources(system, stage)
     return [
         f"{cache}/{folder}/{source}-{shard}.npy"
         for cache in caches(system, stage).values()
-        for folder, sources in offered.items()
-        for source in used_sources(stage)
-        if source in sources
+        for folder, source in sources_of_corpora(system)
+        if source in used
         for shard in range(system.feature_shards)
     ]
 

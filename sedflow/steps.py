@@ -94,7 +94,7 @@ def features(
 
 
 @steps.command()
-def train(
+def train(  # noqa: PLR0913 (one rule's inputs)
     settings: Json,
     seed: Annotated[int, typer.Option()],
     manifests: Manifests,
@@ -102,12 +102,14 @@ def train(
     out: Out,
     features: Annotated[list[str], typer.Option(help="encoder=cache folder")] = [],  # noqa: B006
     weights: Annotated[list[str], typer.Option(help="encoder=file")] = [],  # noqa: B006
+    pseudo_labels: Annotated[list[Path], typer.Option(help="….npy; once per source")] = [],  # noqa: B006
     start_from: Path | None = None,
 ):
     """Train one stage with one seed; given again after an interruption, it goes on where it was."""
     from sedflow.train import train
 
-    train(settings, seed, manifests, _by_encoder(features), _by_encoder(weights), start_from, work, out)
+    train(settings, seed, manifests, _by_encoder(features), _by_encoder(weights), start_from, work, out,
+          pseudo_labels=pseudo_labels)  # fmt: skip
 
 
 @steps.command()
@@ -128,6 +130,28 @@ def score(
         score_splits(checkpoint, manifests, ["validation", "test"], out, network)
     else:
         raise typer.BadParameter("give a folder of audio, or --manifests and --network")
+
+
+@steps.command()
+def score_source(
+    checkpoint: Checkpoint,
+    clips: Path,
+    source: Annotated[str, typer.Option()],
+    network: Annotated[str, typer.Option()],
+    out: Out,
+):
+    """Write what one member of an ensemble says about the clips of a source, as logits."""
+    from sedflow import ensemble
+
+    ensemble.score_source(checkpoint, network, clips, source, out)
+
+
+@steps.command()
+def pseudo_labels(members: list[Path], out: Out):
+    """Average the logits of an ensemble's members: the pseudo-labels of a source."""
+    from sedflow import ensemble
+
+    ensemble.average_logits(members, out)
 
 
 @steps.command()

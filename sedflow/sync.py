@@ -26,7 +26,8 @@ from sedflow.events import read_table
 METADATA = Path(".snakemake/metadata")
 MADE = Path(".snakemake/made.json")
 LOCK = Path("dvc.lock")
-UNVERSIONED = ("data/raw/", "data/features/", "models/pretrained/")  # what DVC never touches
+# what DVC never touches
+UNVERSIONED = ("data/raw/", "data/features/", "data/logits/", "data/pseudo/", "models/pretrained/")
 SETTINGS = (Path("params.yaml"), Path("workflow/systems"))
 
 

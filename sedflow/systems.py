@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import copy
+import graphlib
 from pathlib import Path
 
 from sedflow import plugins
-from sedflow.params import HELD_OUT, Stage, System, overlay, read_yaml, validated
+from sedflow.params import HELD_OUT, PSEUDO, Stage, System, overlay, read_yaml, validated
 from sedflow.plugins import SettingsError, nearest
 
 
@@ -23,11 +24,16 @@ def read_system(name: str, variant: str = "default", folder="workflow/systems") 
         raise SettingsError(f"there is no system {name!r} in {folder}{nearest(name, pages)}")
     page = read_yaml(path)
     variants = page.get("variants") or {}
-    if variant != "default":
-        if variant not in variants:
-            raise SettingsError(f"{path}: there is no variant {variant!r}{nearest(variant, ['default', *variants])}")
-        page = overlay(page, variants[variant])
-    return check_system(page, str(path))
+    if variant not in ("default", *variants):
+        raise SettingsError(f"{path}: there is no variant {variant!r}{nearest(variant, ['default', *variants])}")
+    system = check_system(of_variant(page, variant), str(path))
+    check_order(page, variant, str(path))
+    return system
+
+
+def of_variant(page: dict, variant: str) -> dict:
+    """A page with the differences of one of its variants applied."""
+    return overlay(page, (page.get("variants") or {}).get(variant) or {})
 
 
 def check_system(page: dict, where: str = "system") -> System:
@@ -44,6 +50,68 @@ def check_system(page: dict, where: str = "system") -> System:
     return system
 
 
+def check_order(page: dict, variant: str, where: str) -> None:
+    """Whatever a variant's stages start from or learn from exists, is of its frame grid, and comes before them.
+
+    Parameters
+    ----------
+    page : dict    without a variant's differences; ensembles join several of its variants
+    """
+    for name, changes in (page.get("variants") or {}).items():
+        if "ensembles" in (changes or {}):
+            raise SettingsError(f"{where}: variants.{name}.ensembles: all variants share the ensembles of their page")
+    systems = {variant: validated(System, of_variant(page, variant), where)}
+    order: dict[tuple[str, str], list[tuple[str, str]]] = {}
+    waiting = [(variant, stage) for stage in systems[variant].stages]
+    for name, ensemble in systems[variant].ensembles.items():
+        for member in ensemble.members:
+            _check_member(page, member, systems, f"{where}: ensembles.{name}")
+    while waiting:
+        run = waiting.pop()
+        if run not in order:
+            order[run] = _follows(systems, *run, where)
+            waiting += order[run]
+    try:
+        graphlib.TopologicalSorter(order).prepare()
+    except graphlib.CycleError as error:
+        circle = " → ".join(f"{stage} ({of})" for of, stage in reversed(error.args[1]))
+        raise SettingsError(f"{where}: stages wait for each other: {circle}") from None
+
+
+def _check_member(page: dict, member, systems: dict[str, System], at: str) -> None:
+    """A member's variant, stage and network exist; its variant is put into ``systems``."""
+    variants = {"default", *page.get("variants", {})}
+    if member.variant not in variants:
+        raise SettingsError(f"{at}: no variant {member.variant!r}{nearest(member.variant, variants)}")
+    if member.variant not in systems:
+        systems[member.variant] = check_system(of_variant(page, member.variant), f"{at}: {member.variant}")
+    stages = systems[member.variant].stages
+    if member.stage not in stages:
+        raise SettingsError(f"{at}: no stage {member.stage!r} in {member.variant}{nearest(member.stage, stages)}")
+    if member.network == "teacher" and stages[member.stage].teacher is None:
+        raise SettingsError(f"{at}: {member.stage!r} of {member.variant} trains no teacher; take its student")
+
+
+def _follows(systems: dict[str, System], variant: str, stage: str, where: str) -> list[tuple[str, str]]:
+    """(variant, stage) of the runs that a run needs."""
+    system = systems[variant]
+    needed = [(variant, start)] if (start := system.stages[stage].start_from) else []
+    learnt_from = system.stages[stage].pseudo_labels
+    for member in system.ensembles[learnt_from].members if learnt_from else ():
+        other = systems[member.variant]
+        for key, own, its in (
+            ("detector.frame_rate", system.detector.frame_rate, other.detector.frame_rate),
+            ("clip_seconds", system.clip_seconds, other.clip_seconds),
+        ):
+            if own != its:
+                raise SettingsError(
+                    f"{where}: ensembles.{learnt_from}: {member.variant} has {key} {its:g}, but {variant}, which "
+                    f"learns from it in stage {stage!r}, has {own:g}"
+                )
+        needed.append((member.variant, member.stage))
+    return needed
+
+
 def _check_corpus(spec: dict, where: str) -> dict:
     """A corpus may say ``as: <folder>``, where its files lie: two systems can then use it with different settings."""
     own = {key: value for key, value in spec.items() if key != "as"} if isinstance(spec, dict) else spec
@@ -58,6 +126,7 @@ def _check_stage(system: System, name: str, stage: Stage, where: str) -> None:
     _check_parts(stage, encoders, at)
     _check_schedule(stage, at)
     _check_sources(system, stage, at)
+    _check_pseudo_labels(system, stage, at)
     if stage.start_from is not None and stage.start_from not in system.stages:
         raise SettingsError(f"{at}.start_from: no stage {stage.start_from!r}{nearest(stage.start_from, system.stages)}")
 
@@ -104,13 +173,40 @@ def _check_schedule(stage: Stage, at: str) -> None:
 def _check_sources(system: System, stage: Stage, at: str) -> None:
     if sum(stage.sources.values()) < 1 or min(stage.sources.values()) < 0:
         raise SettingsError(f"{at}.sources: the shares {stage.sources} make no batch")
-    offered: dict[str, str] = {}
-    for spec in system.corpora:
-        offered |= plugins.build("corpora", {key: value for key, value in spec.items() if key != "as"}).sources
+    offered = _offered(system)
     for source in stage.sources:
-        if source in HELD_OUT:
-            raise SettingsError(f"{at}.sources: {source!r} is held out and may not be trained on")
-        if source not in offered:
-            raise SettingsError(
-                f"{at}.sources: no corpus has {source!r}{nearest(source, set(offered) - set(HELD_OUT))}"
-            )
+        _check_source(source, offered | {PSEUDO} if stage.pseudo_labels else offered, f"{at}.sources")
+
+
+def _offered(system: System) -> set[str]:
+    """Sources of all corpora."""
+    specs = [{key: value for key, value in spec.items() if key != "as"} for spec in system.corpora]
+    return {source for spec in specs for source in plugins.build("corpora", spec).sources}
+
+
+def _check_source(source: str, offered: set[str], at: str) -> None:
+    if source in HELD_OUT:
+        raise SettingsError(f"{at}: {source!r} is held out and may not be trained on")
+    if source == PSEUDO and source not in offered:
+        raise SettingsError(f"{at}: {source!r} clips need `pseudo_labels: <ensemble>` in this stage")
+    if source not in offered:
+        raise SettingsError(f"{at}: no corpus has {source!r}{nearest(source, offered - set(HELD_OUT))}")
+
+
+def _check_pseudo_labels(system: System, stage: Stage, at: str) -> None:
+    """A stage's ensemble exists, labels clips that the stage reads, and there is a loss that learns from it."""
+    if stage.pseudo_labels is None:
+        return
+    if stage.pseudo_labels not in system.ensembles:
+        hint = nearest(stage.pseudo_labels, system.ensembles)
+        raise SettingsError(f"{at}.pseudo_labels: no ensemble {stage.pseudo_labels!r}{hint}")
+    sources = system.ensembles[stage.pseudo_labels].sources
+    offered = _offered(system)
+    for source in sources:
+        _check_source(source, offered, f"{at}.pseudo_labels: ensembles.{stage.pseudo_labels}.sources")
+    if not {*sources, PSEUDO} & {source for source, share in stage.sources.items() if share}:
+        raise SettingsError(f"{at}.pseudo_labels: {stage.pseudo_labels!r} labels {sources}, none of them in sources")
+    if not any(loss["name"] == "distillation" for loss in stage.losses):
+        raise SettingsError(
+            f"{at}.pseudo_labels: nothing learns from them; add the loss `{{name: distillation}}` or drop them"
+        )

@@ -22,19 +22,24 @@ from lightning.pytorch.plugins.io import CheckpointIO
 
 from sedflow import plugins
 from sedflow.audio import sha256
-from sedflow.dataset import ClipSet, read_manifests
+from sedflow.dataset import ClipSet
 from sedflow.detector import Detector, build_detector
 from sedflow.features import Cache
 from sedflow.frames import FrameGrid
 from sedflow.learner import Judge, Learner
+from sedflow.memory import keep_pages
+from sedflow.manifests import read_manifests
+from sedflow.params import PSEUDO
+from sedflow.pseudo import PseudoLabels
 from sedflow.specification import Specification, load_detector, read_specification, save_detectors
 
 LAST = "last.ckpt"
 
 
 def train(  # noqa: PLR0913 (one rule's inputs)
-    settings: dict, seed: int, manifests: list, features: dict, weights: dict, start_from, work, out, root="."
-) -> None:
+    settings: dict, seed: int, manifests: list, features: dict, weights: dict, start_from, work, out, root=".",
+    pseudo_labels: list = (),
+) -> None:  # fmt: skip
     """Train one stage of a system with one seed.
 
     Parameters
@@ -48,13 +53,16 @@ def train(  # noqa: PLR0913 (one rule's inputs)
     start_from : Path or None    ``best.safetensors`` of the stage before
     work : Path    folder of the resume state, kept apart by what it depends on; a second call goes on from there
     out : Path    run folder: ``best.safetensors``, ``log.csv``, ``settings.json``
+    pseudo_labels : list of Path    an ensemble's ``<corpus>/<source>.npy``
     """
     tables = [table for folder in manifests for table in sorted(Path(folder).glob("*.tsv"))]
-    work, out = Path(work) / run_digest(settings, seed, [*tables, *weights.values(), start_from]), Path(out)
+    depends_on = [*tables, *weights.values(), *pseudo_labels, start_from]
+    work, out = Path(work) / run_digest(settings, seed, depends_on), Path(out)
     work.mkdir(parents=True, exist_ok=True)
+    keep_pages()
     stage = settings["stage"]
     lightning.seed_everything(seed, workers=True, verbose=False)
-    clips = read_clip_set(settings, manifests, features, root)
+    clips = read_clip_set(settings, manifests, features, pseudo_labels, root)
     student, teacher = build_networks(settings, len(clips.classes), weights, start_from)
     judge = validation_judge(clips)
     learner = Learner(student, stage, clips, judge, seed, teacher)
@@ -70,12 +78,15 @@ def run_digest(settings: dict, seed: int, files: list) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 
-def read_clip_set(settings: dict, manifests: list, features: dict, root) -> ClipSet:
+def read_clip_set(settings: dict, manifests: list, features: dict, pseudo_labels: list, root) -> ClipSet:
     """The clips of a stage: its sources and validation, with cached features where the encoder is frozen."""
     corpora = [plugins.build("corpora", spec) for spec in settings["corpora"]]
     tables = read_manifests([Path(folder) for folder in manifests], corpora)
     stage = settings["stage"]
     used = [source for source, share in stage["sources"].items() if share] + ["validation"]
+    if PSEUDO in used:
+        used += [Path(file).stem for file in pseudo_labels]
+    grid = FrameGrid(settings["detector"]["frame_rate"])
     of_corpus = [(Path(folder).name, corpus.sources) for folder, corpus in zip(manifests, corpora, strict=True)]
     caches = {}
     for encoder, folder in features.items():
@@ -94,11 +105,12 @@ def read_clip_set(settings: dict, manifests: list, features: dict, root) -> Clip
         tables.strong,
         tables.weak,
         tables.classes,
-        grid=FrameGrid(settings["detector"]["frame_rate"]),
+        grid=grid,
         clip_seconds=settings["clip_seconds"],
         sample_rate=settings["sample_rate"] if needs_waveform else None,
         caches=caches,
         root=root,
+        pseudo=PseudoLabels(pseudo_labels, tables.classes, grid) if pseudo_labels else None,
     )
 
 

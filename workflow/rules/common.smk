@@ -55,6 +55,7 @@ wildcard_constraints:
     stage=r"[^/]+",
     seed=r"\d+",
     network="student|teacher",
+    ensemble=r"[^/]+",
 
 
 def system_of(name, variant=None):

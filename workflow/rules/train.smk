@@ -4,6 +4,10 @@ def start_of(wildcards):
     return plan.RUN.format(**{**wildcards, "stage": start}) + "/best.safetensors" if start else []
 
 
+def pseudo_of(wildcards):
+    return plan.pseudo_files(wildcards.system, page_of(wildcards), stage_of(wildcards), wildcards.seed)
+
+
 def train_code(wildcards):
     return digest.code("train", plan.train_plugins(page_of(wildcards), stage_of(wildcards)))
 
@@ -16,6 +20,7 @@ rule train:
         ],
         features=lambda wildcards: plan.cache_files(page_of(wildcards), stage_of(wildcards)),
         weights=lambda wildcards: list(plan.weights(page_of(wildcards), stage_of(wildcards)).values()),
+        pseudo=pseudo_of,
         start=start_of,
     output:
         f"{plan.RUN}/best.safetensors",
@@ -38,10 +43,11 @@ rule train:
         weights=lambda wildcards: repeated(
             "--weights", map("=".join, plan.weights(page_of(wildcards), stage_of(wildcards)).items())
         ),
+        pseudo=lambda wildcards: repeated("--pseudo-labels", pseudo_of(wildcards)),
         start=lambda wildcards: repeated("--start-from", filter(None, [start_of(wildcards)])),
         work=lambda wildcards: f"work/{wildcards.stage}/{train_code(wildcards)}",
         out=plan.RUN,
         code=train_code,
     shell:
         "python -m sedflow.cli train {params.settings:q} --seed {params.seed} {params.manifests} {params.features}"
-        " {params.weights} {params.start} --work {params.work} --out {params.out} 2>&1 | tee {log}"
+        " {params.weights} {params.pseudo} {params.start} --work {params.work} --out {params.out} 2>&1 | tee {log}"
