@@ -19,6 +19,7 @@ RUN = "models/{system}/{variant}/{stage}/seed{seed}"
 LOGITS = "data/logits/{system}/{variant}/{stage}/seed{seed}/{network}/{corpus}/{source}"
 PSEUDO_LABELS = "data/pseudo/{system}/{ensemble}/seed{seed}/{corpus}/{source}"
 DATA = Path("data")
+DVC_STAGES = ("frozen", "finetune")
 FOLLOWED = (
     "corpora",
     "clip_seconds",
@@ -266,6 +267,17 @@ def code_digests(system: System) -> dict[str, str]:
     digests = {step: _joined(commands, used.get(step, [])) for step, commands in STEPS.items() if step != "train"}
     trained = {name: _joined(STEPS["train"], train_plugins(system, stage)) for name, stage in system.stages.items()}
     return {**digests, **trained}
+
+
+def check_followed_by_dvc(name: str, system: System) -> None:
+    """Refuse a page that dvc.yaml does not cover; Snakemake covers all."""
+    learning = [stage for stage, settings in system.stages.items() if settings.pseudo_labels]
+    if list(system.stages) != list(DVC_STAGES) or learning:
+        kind = f"{learning} learn from an ensemble" if learning else f"its stages are {list(system.stages)}"
+        raise SettingsError(
+            f"{name}: {kind}, but dvc.yaml follows pages of the stages {list(DVC_STAGES)} without ensembles: run "
+            f"`snakemake {name}`, or choose another system in params.yaml for DVC"
+        )
 
 
 def _joined(commands, used) -> str:

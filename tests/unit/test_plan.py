@@ -88,6 +88,13 @@ def test_code_that_dvc_follows_is_what_snakemake_follows():
     assert f"score {digest.code('score', plan.network_plugins(SYSTEM))}\n" in digests["evaluate"]
 
 
+def test_a_page_that_dvc_does_not_cover_is_refused_with_what_covers_it():
+    plan.check_followed_by_dvc("mine", SYSTEM)
+    first = {**copy.deepcopy(PAGE["stages"]["frozen"])}
+    with pytest.raises(SettingsError, match=r"its stages are \['only'\].*run `snakemake mine`"):
+        plan.check_followed_by_dvc("mine", changed(stages={"only": first}))
+
+
 @pytest.fixture
 def folder(tmp_path):
     pages = tmp_path / "systems"

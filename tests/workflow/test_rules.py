@@ -14,6 +14,7 @@ RULES = {
     for match in re.finditer(r"^rule (\w+):\n(.*?)(?=^\S|\Z)", file.read_text(), re.M | re.S)
 }
 STAGES = yaml.safe_load(Path("dvc.yaml").read_text())["stages"]
+JOIN_VARIANTS = {"score_source", "pseudo_labels"}  # which dvc.yaml does not cover, as its head says
 PAGES = sorted(page.stem for page in Path("workflow/systems").glob("*.yaml"))
 
 
@@ -36,9 +37,9 @@ def test_wildcards_reach_the_shell_through_params_only(rule):
     assert set(re.findall(r"\{(\w+)", shell)) <= {"params", "input", "output", "log", "threads"}
 
 
-def test_every_rule_belongs_to_a_stage_of_dvc():
+def test_every_rule_belongs_to_a_stage_of_dvc_but_those_that_join_variants():
     allowed = {rule for command in commands().values() for rule in command.split(" -- ")[0].split()}
-    assert set(RULES) <= allowed
+    assert set(RULES) - allowed == JOIN_VARIANTS
 
 
 def test_stages_of_dvc_name_existing_rules_and_are_restricted_to_them():
