@@ -7,7 +7,6 @@ the uninterrupted run saw, with any number of loader processes.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -15,22 +14,23 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sedflow import audio
+from sedflow import audio, sampling
 from sedflow.events import Clip, LabelError
 from sedflow.features import Cache
 from sedflow.frames import frame_targets
+from sedflow.params import PSEUDO
 from sedflow.pseudo import PseudoLabels
+from sedflow.sampling import Draws
 
 EVENT_KINDS = ("strong", "soft")  # of labels that say when
-PSEUDO = "pseudo"
 
 
 @dataclasses.dataclass(frozen=True)
 class Inputs:
     """What a detector reads: for each encoder the furthest of what is there.
 
-    A waveform (batch, samples) is there for all. By name of the encoder: ``spectra``, linear mel, and ``features``, what
-    its network reads, both (batch, bands, time), and ``embeddings`` (batch, frames, dim).
+    A waveform (batch, samples) is there for all. By name of the encoder: ``spectra``, linear mel, and ``features``,
+    what its network reads, both (batch, bands, time), and ``embeddings`` (batch, frames, dim).
     """
 
     waveform: Tensor | None
@@ -165,6 +165,17 @@ class ClipSet:
             return sorted(clip for clip in self.clips if self.pseudo is not None and clip in self.pseudo)
         return sorted(clip.id for clip in self.clips.values() if clip.source == source)
 
+    def balanced_weights(self, source: str) -> np.ndarray:
+        """Chances of a source's clips, in the order of `of_source`, with which rare classes come more often."""
+        kind, ids = self.kinds.get(source, PSEUDO), self.of_source(source)
+        if kind in EVENT_KINDS:
+            amounts = [sampling.active_frames(self.strong.get(clip, ()), self.grid) for clip in ids]
+            return sampling.balanced_weights(amounts, sampling.FRAMES_OFFSET)
+        if kind == "weak":
+            amounts = [dict.fromkeys(self.weak.get(clip, ()), 1) for clip in ids]
+            return sampling.balanced_weights(amounts, sampling.CLIPS_OFFSET)
+        raise LabelError(f"sampling: {source!r} has {kind} labels, which cannot be balanced; set it to uniform")
+
     def batch(self, ids: list[str], sources: Sequence[str] | None = None) -> Batch:
         """Read these clips, in this order; ``sources`` says what each was drawn for, by default its own source."""
         clips = [self.clips[clip] for clip in ids]
@@ -219,41 +230,45 @@ class ClipSet:
 
 
 class TrainingBatches(torch.utils.data.Dataset):
-    """Batch number k of a run, for any k: each source's clips are shuffled anew each time all of them were used.
+    """Batch number k of a run, for any k: each source's clips are drawn anew each time all of its round were used.
 
     Parameters
     ----------
     clips : ClipSet
-    shares : mapping    source → clips per batch
+    shares : mapping    source → clips per batch; what is 0 is not even looked at
     seed : int
+    sampling : mapping, optional    source → "uniform" (default) or "balanced", see `sedflow.sampling`
+    round_batches : int, optional    batches between two validations: the length of a balanced round
     """
 
-    def __init__(self, clips: ClipSet, shares: Mapping[str, int], seed: int):
-        self.clips, self.seed = clips, seed
+    def __init__(
+        self,
+        clips: ClipSet,
+        shares: Mapping[str, int],
+        seed: int,
+        sampling: Mapping[str, str] | None = None,
+        round_batches: int | None = None,
+    ):
+        self.clips = clips
         self.shares = {source: share for source, share in shares.items() if share}
-        self.pools = {source: clips.of_source(source) for source in self.shares}
-        empty = [source for source, pool in self.pools.items() if not pool]
-        if empty:
+        pools = {source: clips.of_source(source) for source in self.shares}
+        if empty := [source for source, pool in pools.items() if not pool]:
             raise LabelError(f"no clips in {empty}; the corpus made none. Set their share to 0 or prepare them")
+        self.draws = {}
+        for source, share in self.shares.items():
+            balanced = (sampling or {}).get(source) == "balanced"
+            weights = clips.balanced_weights(source) if balanced else None
+            round_clips = round_batches and round_batches * share
+            self.draws[source] = Draws(pools[source], seed, source, weights, round_clips)
 
     def ids(self, step: int) -> list[str]:
         """Clip ids of batch ``step``."""
-        ids = []
-        for source, share in self.shares.items():
-            pool = self.pools[source]
-            for position in range(step * share, (step + 1) * share):
-                round_number, place = divmod(position, len(pool))
-                ids.append(pool[self._order(source, round_number, len(pool))[place]])
-        return ids
-
-    def _order(self, source: str, round_number: int, size: int) -> np.ndarray:
-        return np.random.default_rng([self.seed, stable_number(source), round_number]).permutation(size)
+        return [
+            self.draws[source][position]
+            for source, share in self.shares.items()
+            for position in range(step * share, (step + 1) * share)
+        ]
 
     def __getitem__(self, step: int) -> Batch:
         sources = [source for source, share in self.shares.items() for _ in range(share)]
         return self.clips.batch(self.ids(step), sources)
-
-
-def stable_number(text: str) -> int:
-    """A 32-bit number from a text, the same in every process (Python's hash is not)."""
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")

@@ -12,10 +12,11 @@ import torch
 from torch import nn
 
 from sedflow import augment, plugins
-from sedflow.dataset import Batch, ClipSet, Inputs, TrainingBatches, stable_number
+from sedflow.dataset import Batch, ClipSet, Inputs, TrainingBatches
 from sedflow.detector import Detector, Prediction
 from sedflow.inference import WindowScores
 from sedflow.optimization import build_optimizer, learning_rate_factor, ramp
+from sedflow.sampling import stable_number
 from sedflow.scores import Scores
 
 Judge = Callable[[Mapping[str, Scores]], dict[str, float]]
@@ -59,7 +60,8 @@ class Learner(lightning.LightningModule):
             self.teacher.requires_grad_(False)
             self._share_frozen_encoders()
         self.losses = [(spec["name"], build_loss(spec), spec) for spec in stage["losses"]]
-        self.batches = TrainingBatches(clips, stage["sources"], seed)
+        between_validations = stage["validate_every"] * stage["accumulate"]
+        self.batches = TrainingBatches(clips, stage["sources"], seed, stage["sampling"], between_validations)
         self.history: list[dict] = []
         self._running: dict[str, list[float]] = {}
 

@@ -27,8 +27,8 @@ from sedflow.detector import Detector, build_detector
 from sedflow.features import Cache
 from sedflow.frames import FrameGrid
 from sedflow.learner import Judge, Learner
-from sedflow.memory import keep_pages
 from sedflow.manifests import read_manifests
+from sedflow.memory import keep_pages
 from sedflow.params import PSEUDO
 from sedflow.pseudo import PseudoLabels
 from sedflow.specification import Specification, load_detector, read_specification, save_detectors
@@ -110,6 +110,7 @@ def read_clip_set(settings: dict, manifests: list, features: dict, pseudo_labels
         sample_rate=settings["sample_rate"] if needs_waveform else None,
         caches=caches,
         root=root,
+        known=tables.known,
         pseudo=PseudoLabels(pseudo_labels, tables.classes, grid) if pseudo_labels else None,
     )
 

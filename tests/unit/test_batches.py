@@ -1,0 +1,272 @@
+"""What a batch holds: sources of every kind, several corpora at once, pseudo-labels, balanced draws."""
+
+import json
+import types
+
+import numpy as np
+import pytest
+import torch
+
+from sedflow import audio
+from sedflow.corpora.demo import soften
+from sedflow.dataset import ClipSet, TrainingBatches
+from sedflow.events import ClassSet, Clip, Event, LabelError, read_events, write_clips, write_events, write_weak
+from sedflow.features import CacheError, write_shard
+from sedflow.frames import FrameGrid, frame_targets
+from sedflow.manifests import read_manifests
+from sedflow.pseudo import PseudoLabels
+from sedflow.sampling import Draws, active_frames, balanced_weights
+
+GRID = FrameGrid(10)
+
+
+def corpus(classes, sources, **more):
+    return types.SimpleNamespace(classes=ClassSet(tuple(classes)), sources=sources, **more)
+
+
+def clip_of(source, number, seconds=2.0):
+    return Clip(f"{source}-{number}", f"{source}-{number}.flac", seconds, f"sha-{source}-{number}", source)
+
+
+def clip_set(root, tables, sources, **more):
+    for clip in tables.of(sources):
+        audio.write(root / clip.path, np.zeros(round(clip.seconds * 8000), np.float32), 8000)
+    options = {"grid": GRID, "clip_seconds": 2.0, "sample_rate": 8000, "caches": {}, "root": root, **more}
+    return ClipSet(
+        tables.of(sources), tables.kinds, tables.strong, tables.weak, tables.classes, known=tables.known, **options
+    )
+
+
+@pytest.fixture
+def two_corpora(tmp_path):
+    """Streets with soft labels beside homes with strong and weak ones; a street's "people" also speak."""
+    homes = corpus(["dog", "speech"], {"real_strong": "strong", "weak": "weak", "validation": "strong"})
+    streets = corpus(["people", "car"], {"soft": "soft", "test": "strong"}, copies={"people": ["speech"]})
+    for name, of_corpus in (("homes", homes), ("streets", streets)):
+        write_clips(tmp_path / name / "clips.tsv", [clip_of(source, k) for source in of_corpus.sources for k in (0, 1)])
+    dog = {"real_strong-0": [Event(0.2, 0.7, "dog")], "real_strong-1": []}
+    write_events(tmp_path / "homes" / "real_strong.tsv", dog)
+    write_events(tmp_path / "homes" / "validation.tsv", {"validation-0": [Event(0, 1, "speech")], "validation-1": []})
+    write_weak(tmp_path / "homes" / "weak.tsv", {"weak-0": ["dog"], "weak-1": []})
+    soft = {"soft-0": [Event(0, 1, "people", 0.25), Event(1, 2, "people", 0.75), Event(1, 2, "car", 1.0)], "soft-1": []}
+    write_events(tmp_path / "streets" / "soft.tsv", soft, confidences=True)
+    write_events(tmp_path / "streets" / "test.tsv", {"test-0": [Event(0, 1, "people")], "test-1": []})
+    return [tmp_path / "homes", tmp_path / "streets"], [homes, streets]
+
+
+def test_classes_of_several_corpora_are_joined_in_order(two_corpora):
+    tables = read_manifests(*two_corpora)
+    assert list(tables.classes) == ["dog", "speech", "people", "car"]
+    assert tables.kinds["soft"] == "soft"
+
+
+def test_a_clip_knows_the_classes_its_labels_speak_of(two_corpora, tmp_path):
+    tables = read_manifests(*two_corpora)
+    clips = clip_set(tmp_path, tables, ["real_strong", "weak", "soft", "test"])
+    batch = clips.batch(["real_strong-0", "soft-0", "weak-0", "test-0"])
+    assert batch.known.tolist() == [
+        [True, True, False, False],
+        [False, True, True, True],  # speech is copied from people
+        [True, True, False, False],
+        [False, False, True, True],  # what is judged keeps to the corpus' own labels
+    ]
+    assert batch.known.dtype == torch.bool
+
+
+def test_copied_labels_train_and_do_not_judge(two_corpora):
+    tables = read_manifests(*two_corpora)
+    assert sorted({event.label for event in tables.strong["soft-0"]}) == ["car", "people", "speech"]
+    assert [event.label for event in tables.strong["test-0"]] == ["people"]
+
+
+def test_labels_may_speak_of_some_classes_only(two_corpora):
+    folders, (homes, streets) = two_corpora
+    homes.labelled = {"weak": ["dog"]}
+    known = read_manifests(folders, [homes, streets]).known
+    assert known["weak-0"].tolist() == [True, False, False, False]
+    assert known["real_strong-0"].tolist() == [True, True, False, False]
+
+
+def test_soft_targets_are_confidences(two_corpora, tmp_path):
+    tables = read_manifests(*two_corpora)
+    batch = clip_set(tmp_path, tables, ["soft"]).batch(["soft-0", "soft-1"])
+    assert batch.kinds == ("soft", "soft")
+    assert batch.strong[0, :10, 2].eq(0.25).all() and batch.strong[0, 10:, 2].eq(0.75).all()
+    assert torch.equal(batch.strong[0, :, 1], batch.strong[0, :, 2])
+    assert batch.weak[0].tolist() == [0, 0.75, 0.75, 1]
+    assert batch.strong[1].sum() == 0
+
+
+def test_of_overlapping_confidences_the_surest_counts_in_any_order():
+    events = [Event(0, 2, "a", 0.3), Event(1, 2, "a", 0.9), Event(1, 2, "a", 0.1)]
+    targets = [frame_targets(order, ClassSet(("a",)), GRID, 20)[:, 0] for order in (events, events[::-1])]
+    assert (targets[0] == targets[1]).all()
+    assert targets[0][5] == np.float32(0.3) and targets[0][15] == np.float32(0.9)
+
+
+@pytest.mark.parametrize("cell", ["1.5", "-0.1", "nan", "inf", "sure", ""])
+def test_a_confidence_outside_its_range_is_named(tmp_path, cell):
+    table = tmp_path / "soft.tsv"
+    table.write_text(f"filename\tonset\toffset\tevent_label\tconfidence\na.wav\t0\t1\tdog\t{cell}\n")
+    with pytest.raises(LabelError, match=rf"soft\.tsv:2: confidence '{cell}' must be a number from 0 to 1; divide"):
+        read_events(table)
+
+
+def test_soft_labels_need_their_column(two_corpora):
+    folders, corpora = two_corpora
+    (folders[1] / "soft.tsv").write_text("filename\tonset\toffset\tevent_label\nsoft-0.wav\t0\t1\tcar\n")
+    with pytest.raises(LabelError, match=r"soft\.tsv:1: no column 'confidence'"):
+        read_manifests(folders, corpora)
+
+
+def test_corpora_that_do_not_fit_together_are_refused(two_corpora):
+    folders, (homes, streets) = two_corpora
+    with pytest.raises(LabelError, match="6 clips have the name of another corpus' clip"):
+        read_manifests([folders[0], folders[0]], [homes, homes])
+    homes.copies = {"dog": ["hound"]}
+    with pytest.raises(LabelError, match="copies: 'hound' is no class of this system"):
+        read_manifests(folders, [homes, streets])
+    streets.sources = {"weak": "soft"}
+    homes.copies = {}
+    with pytest.raises(LabelError, match="'weak' has soft labels here and weak labels in a corpus before"):
+        read_manifests(folders, [homes, streets])
+
+
+def test_masked_classes_do_not_depend_on_the_order_of_corpora(two_corpora):
+    folders, corpora = two_corpora
+    there, back = read_manifests(folders, corpora), read_manifests(folders[::-1], corpora[::-1])
+    for clip, mask in there.known.items():
+        named = {label for label, known in zip(there.classes, mask, strict=True) if known}
+        assert named == {label for label, known in zip(back.classes, back.known[clip], strict=True) if known}
+
+
+# pseudo-labels
+
+
+def stored(path, clips, logits, classes, frame_rate=10.0):
+    write_shard(path, clips, logits.astype(np.float16), frame_rate)
+    index = json.loads(path.with_suffix(".json").read_text())
+    path.with_suffix(".json").write_text(json.dumps(index | {"classes": list(classes)}))
+    return path
+
+
+@pytest.fixture
+def logits():
+    return np.random.default_rng(0).normal(0, 4, (2, 20, 4)).astype(np.float16)
+
+
+def test_pseudo_labels_are_probabilities_in_the_order_of_the_classes(two_corpora, tmp_path, logits):
+    tables = read_manifests(*two_corpora)
+    weak = tables.of(["weak"])
+    path = stored(tmp_path / "weak.npy", weak, logits, ["car", "people", "speech", "dog"])
+    pseudo = PseudoLabels([path], tables.classes, GRID)
+    clips = clip_set(tmp_path, tables, ["weak", "real_strong"], pseudo=pseudo)
+    batch = clips.batch(["weak-1", "real_strong-0", "weak-0"])
+    assert batch.has_pseudo.tolist() == [True, False, True]
+    expected = torch.from_numpy(logits[1].astype(np.float32)).sigmoid().flip(1)
+    torch.testing.assert_close(batch.pseudo[0], expected, rtol=1e-5, atol=1e-7)
+    assert batch.pseudo[1].abs().max() == 0
+
+
+def test_the_source_pseudo_draws_the_clips_of_the_ensemble_without_their_labels(two_corpora, tmp_path, logits):
+    tables = read_manifests(*two_corpora)
+    path = stored(tmp_path / "weak.npy", tables.of(["weak"]), logits, tables.classes)
+    clips = clip_set(tmp_path, tables, ["weak", "real_strong"], pseudo=PseudoLabels([path], tables.classes, GRID))
+    batch = TrainingBatches(clips, {"real_strong": 1, "pseudo": 2}, seed=1)[0]
+    assert batch.sources == ("real_strong", "pseudo", "pseudo")
+    assert batch.kinds == ("strong", "pseudo", "pseudo")
+    assert sorted(batch.clips[1:]) == ["weak-0", "weak-1"]
+    assert batch.has_pseudo.tolist() == [False, True, True]
+    assert batch.weak[1:].sum() == 0 and batch.strong[1:].sum() == 0
+    assert batch.rows("pseudo").tolist() == [1, 2]
+
+
+def test_without_an_ensemble_there_are_no_pseudo_labels(two_corpora, tmp_path):
+    clips = clip_set(tmp_path, read_manifests(*two_corpora), ["weak"])
+    batch = clips.batch(["weak-0"])
+    assert batch.pseudo is None and not batch.has_pseudo.any()
+    with pytest.raises(LabelError, match=r"no clips in \['pseudo'\]"):
+        TrainingBatches(clips, {"pseudo": 1}, seed=1)
+
+
+def test_pseudo_labels_of_other_classes_grids_or_audio_are_refused(two_corpora, tmp_path, logits):
+    tables = read_manifests(*two_corpora)
+    weak = tables.of(["weak"])
+    strangers = stored(tmp_path / "a.npy", weak, logits, ["car", "people", "speech", "cat"])
+    with pytest.raises(CacheError, match=r"a\.npy: no logits of \['dog'\]"):
+        PseudoLabels([strangers], tables.classes, GRID)
+    coarse = stored(tmp_path / "b.npy", weak, logits, tables.classes, frame_rate=5.0)
+    with pytest.raises(CacheError, match=r"b\.npy: 5 frames per second, the detector has 10"):
+        PseudoLabels([coarse], tables.classes, GRID)
+    changed = [Clip(c.id, c.path, c.seconds, "other", c.source) for c in weak]
+    old = PseudoLabels([stored(tmp_path / "c.npy", changed, logits, tables.classes)], tables.classes, GRID)
+    with pytest.raises(CacheError, match="weak-0: the audio changed"):
+        clip_set(tmp_path, tables, ["weak"], pseudo=old)
+
+
+# which clips
+
+
+def test_a_share_of_zero_costs_nothing_and_breaks_nothing(two_corpora, tmp_path):
+    clips = clip_set(tmp_path, read_manifests(*two_corpora), ["weak"])
+    batches = TrainingBatches(clips, {"weak": 1, "soft": 0, "real_strong": 0, "pseudo": 0}, 1, {"soft": "balanced"})
+    assert batches[3].sources == ("weak",)
+
+
+def test_balanced_weights_are_those_of_the_paper():
+    # two clips with 70 and 30 frames of a common class, one with 20 of a rare one: w = Σ f·1000/(30 + Σf)
+    weights = balanced_weights([{"common": 70}, {"common": 30, "rare": 20}, {}], offset=30)
+    assert weights == pytest.approx([70 * 1000 / 130, 30 * 1000 / 130 + 20 * 1000 / 50, 0])
+
+
+def test_active_frames_count_once_however_events_overlap():
+    events = [Event(0.0, 1.0, "a"), Event(0.5, 1.5, "a"), Event(0.0, 0.05, "b"), Event(0, 1, "c", 0.4)]
+    assert active_frames(events, GRID) == {"a": 15, "b": 1}
+    targets = frame_targets(events[:3], ClassSet(("a", "b")), GRID, 20)
+    assert targets.sum(0).tolist() == [15, 1]
+
+
+def test_balanced_draws_prefer_the_rare_and_never_repeat_within_a_round():
+    weights = np.array([1.0] * 90 + [20.0] * 10)
+    draws = Draws([f"{k}" for k in range(100)], 3, "strong", weights, round_clips=10)
+    rounds = [[draws[position] for position in range(k * 10, k * 10 + 10)] for k in range(300)]
+    assert all(len(set(drawn)) == 10 for drawn in rounds)
+    heavy = np.mean([sum(int(clip) >= 90 for clip in drawn) for drawn in rounds])
+    rng = np.random.default_rng(0)
+    told = [np.sum(rng.choice(100, 10, replace=False, p=weights / weights.sum()) >= 90) for _ in range(3000)]
+    assert heavy == pytest.approx(np.mean(told), abs=0.3)  # 1 of 10 without balancing
+
+
+def test_draws_are_a_function_of_seed_source_and_position():
+    weights = np.linspace(1, 5, 50)
+    pool = [f"{k}" for k in range(50)]
+    first, second = (Draws(pool, 3, "strong", weights, 8) for _ in range(2))
+    forward = [first[position] for position in range(40)]
+    assert [second[position] for position in reversed(range(40))] == forward[::-1]
+    assert [Draws(pool, 4, "strong", weights, 8)[position] for position in range(40)] != forward
+    assert [Draws(pool, 3, "weak", weights, 8)[position] for position in range(40)] != forward
+
+
+def test_clips_without_labels_come_last_and_sources_without_any_cannot_be_balanced(two_corpora, tmp_path):
+    assert Draws(["a", "b", "c"], 1, "s", np.array([0.0, 1.0, 0.0]), 3)[0] == "b"
+    clips = clip_set(tmp_path, read_manifests(*two_corpora), ["weak", "real_strong"])
+    assert clips.balanced_weights("weak") == pytest.approx([1000 / 101, 0])
+    assert clips.balanced_weights("real_strong")[0] > 0
+    clips.kinds["weak"] = "none"
+    with pytest.raises(LabelError, match="'weak' has none labels, which cannot be balanced; set it to uniform"):
+        TrainingBatches(clips, {"weak": 1}, 1, {"weak": "balanced"})
+
+
+def test_the_smallest_source_does_not_end_an_epoch(two_corpora, tmp_path):
+    clips = clip_set(tmp_path, read_manifests(*two_corpora), ["weak", "real_strong"])
+    batches = TrainingBatches(clips, {"weak": 2, "real_strong": 1}, 1, round_batches=500)
+    drawn = [clip for step in range(500) for clip in batches.ids(step)]
+    assert drawn.count("weak-0") == drawn.count("weak-1") == 500
+    assert drawn.count("real_strong-0") == 250
+
+
+def test_a_crowd_is_as_sure_as_the_second_is_full():
+    softened = soften([Event(0.5, 2.25, "a"), Event(2.5, 3.0, "a"), Event(0.0, 0.5, "b")], 3.5)
+    assert softened == sorted(
+        [Event(0, 1, "a", 0.5), Event(1, 2, "a", 1.0), Event(2, 3, "a", 0.75), Event(0, 1, "b", 0.5)]
+    )
