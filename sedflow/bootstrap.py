@@ -18,6 +18,7 @@ import numpy as np
 
 from sedflow.agreement import EvaluationError
 from sedflow.evaluation import Evaluation
+from sedflow.events import Clip
 
 _AVERAGES = ("macro_average", "mean", "error_rate")
 _CHUNK = 20  # draws per task
@@ -50,6 +51,17 @@ def draw_weights(
     number = recording.max() + 1
     drawn = np.random.default_rng(seed).multinomial(number, np.full(number, 1 / number), size=samples)
     return drawn[:, recording].astype(float)
+
+
+def recordings_of(clips: Iterable[Clip]) -> dict[str, str]:
+    """Clip → recording, where a clip holds a part of just one; soundscapes mixed from several are drawn one by one."""
+    return {clip.id: clip.recordings[0] for clip in clips if len(clip.recordings) == 1}
+
+
+def drawn(clips: Sequence[str], recordings: Mapping[str, str]) -> str:
+    """What is drawn, in words: ``20 recordings with 120 clips``."""
+    number = len({recordings.get(clip, clip) for clip in clips})
+    return f"{number} clips" if number == len(clips) else f"{number} recordings with {len(clips)} clips"
 
 
 def unseen(draws: Iterable, total: int) -> Iterable:
@@ -123,8 +135,9 @@ def against(first: np.ndarray, second: np.ndarray, measured: float, level: float
 
 
 def intervals(evaluation: Evaluation, level: float = 0.95, **how) -> dict:
-    """Confidence intervals of one evaluation: metric → [low, high]; ``how`` is that of ``draw``."""
-    return spread(draw([evaluation], **how)[0], level)
+    """Confidence intervals of one evaluation: metric → [low, high], where defined; ``how`` is that of ``draw``."""
+    found = spread(draw([evaluation], **how)[0], level)
+    return {name: pair for name, pair in found.items() if np.isfinite(pair).all()}
 
 
 def _middle(values: np.ndarray, level: float) -> list[float]:

@@ -37,21 +37,30 @@ def app() -> None:
 
 
 @commands.command()
-def evaluate(
-    scores: Path,
-    truth: Annotated[Path, typer.Argument(help="TSV: filename onset offset event_label")],
-    durations: Annotated[Path, typer.Argument(help="TSV: filename duration")],
+def evaluate(  # noqa: PLR0913
+    scores: Annotated[Path, typer.Argument(help=".parquet, or a folder of TSV files as sed_scores_eval writes them")],
+    truth: Annotated[Path, typer.Argument(help="TSV, or Audacity labels or Raven tables: one file, or a folder")],
+    durations: Annotated[Path | None, typer.Argument(help="TSV: filename duration; else as long as scored")] = None,
+    threshold: Annotated[float, typer.Option(help="of the F1 scores and the error rate")] = 0.5,
+    classes: Annotated[str | None, typer.Option(help="judge these only: a file of data/classes, or a,b,c")] = None,
+    drop_silent_clips: Annotated[bool, typer.Option(help="leave out clips without events")] = False,
+    psds: Annotated[list[str], typer.Option(help="one more: name:dtc=0.5,gtc=0.5,max_efpr=50")] = [],  # noqa: B006
+    intervals: Annotated[int, typer.Option(help="bootstrap draws for confidence intervals, say 1000")] = 0,
+    clips: Annotated[Path | None, typer.Option(help="clips.tsv: clips of one recording are drawn together")] = None,
+    windows: Annotated[bool, typer.Option(help="join windows <recording>-<onset>-<offset> first (MAESTRO)")] = False,
     out: Annotated[Path | None, typer.Option(help="metrics.json")] = None,
 ):
-    """Judge SCORES (a .parquet file, or a folder of TSV files) against the true events, and print a table."""
-    from sedflow import evaluation, judge
-    from sedflow.events import read_durations, read_events
-    from sedflow.scores import load_scores
+    """Judge SCORES against the true events, and print a table."""
+    from sedflow import judge, judge_files, metric_table
+    from sedflow.evaluation import Rules
 
-    metrics = evaluation.evaluate(load_scores(scores), read_events(truth), read_durations(durations))
+    files = judge_files.Files(scores, truth, durations, clips, windows)
+    chosen = judge_files.read_class_list(classes) if classes else None
+    rules = Rules(threshold, chosen, drop_silent_clips, judge_files.read_criteria(psds))
+    metrics = judge_files.judge_files(files, rules, intervals, judge_files.processors())
     if out:
         judge.write_json(out, metrics)
-    judge.print_metrics(metrics)
+    metric_table.print_metrics(metrics)
 
 
 @commands.command()

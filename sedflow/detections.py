@@ -11,14 +11,13 @@ from pathlib import Path
 
 import numpy as np
 
-from sedflow.events import Event, LabelError, clip_id, parse_event, read_table, write_events, write_table
+from sedflow.events import Event, write_events
+from sedflow.labels import RAVEN_SUFFIX, RAVEN_TIMES
 from sedflow.scores import Scores
+from sedflow.tables import write_table
 
 DEFAULT_THRESHOLD = 0.5
 FORMATS = ("tsv", "json", "audacity", "raven")
-RAVEN_SUFFIX = ".Table.1.selections.txt"
-RAVEN_LABELS = ("Annotation", "Label", "Species", "Common Name", "Class", "Tags")
-RAVEN_TIMES = ("Begin Time (s)", "End Time (s)")
 
 
 def detect_events(
@@ -93,67 +92,6 @@ def _write_raven(path: Path, events: Iterable[Event], low_hz: float = 0.0, high_
         for k, e in enumerate(sorted(events), start=1)
     ]
     write_table(path, columns, rows)
-
-
-def read_audacity(path) -> dict[str, list[Event]]:
-    """Read Audacity labels, one file or a folder of ``<clip>.txt``: clip id → events.
-
-    Raises
-    ------
-    LabelError    point labels, labels without a name, numbers with a decimal comma; with file and row
-    """
-    events = {}
-    for file in _files(path, ".txt", but=RAVEN_SUFFIX):
-        of_clip = []
-        for number, line in enumerate(file.read_text(encoding="utf-8-sig").splitlines(), start=1):
-            if not line.strip() or line.startswith("\\"):  # a backslash row holds the frequencies of the label before
-                continue
-            cells = [cell.strip() for cell in line.split("\t")]
-            if len(cells) < 2:
-                raise LabelError(f"{file}:{number}: {line!r} has no onset, offset and label separated by tabs")
-            of_clip.append(parse_event(file, number, *[*cells, ""][:3]))
-        events[clip_id(file.stem)] = sorted(of_clip)
-    return events
-
-
-def read_raven(path, label_column: str | None = None) -> dict[str, list[Event]]:
-    """Read Raven selection tables, one file or a folder: clip id → events.
-
-    Clips are named by the column ``Begin File`` if there is one, else by the file. A selection that is listed for
-    several views counts once.
-
-    Parameters
-    ----------
-    label_column : str, optional    the column with the class; else the first of ``RAVEN_LABELS`` that the file has
-    """
-    events: dict[str, list[Event]] = {}
-    for file in _files(path, ".txt"):
-        header = file.read_text(encoding="utf-8-sig").split("\n", 1)[0].rstrip("\r").split("\t")
-        column = label_column or next((name for name in RAVEN_LABELS if name in header), None)
-        if column is None:
-            raise LabelError(f"{file}:1: none of the columns {list(RAVEN_LABELS)}; name the one with the class")
-        stem = file.name.removesuffix(RAVEN_SUFFIX).removesuffix(".txt").removesuffix(".selections")
-        events.setdefault(clip_id(stem), [])
-        seen = set()
-        for number, row in read_table(file, (*RAVEN_TIMES, column)):
-            selection = row.get("Selection", str(number))
-            if selection in seen:
-                continue
-            seen.add(selection)
-            clip = clip_id(row.get("Begin File") or stem)
-            event = parse_event(file, number, *(row[name] for name in RAVEN_TIMES), row[column])
-            events.setdefault(clip, []).append(event)
-    return {clip: sorted(of_clip) for clip, of_clip in events.items()}
-
-
-def _files(path, suffix: str, but: str | None = None) -> list[Path]:
-    path = Path(path)
-    files = (
-        sorted(f for f in path.glob(f"*{suffix}") if not (but and f.name.endswith(but))) if path.is_dir() else [path]
-    )
-    if not files or not files[0].is_file():
-        raise LabelError(f"{path}: no label files (*{suffix}) there")
-    return files
 
 
 def draw_detections(

@@ -92,37 +92,6 @@ def write_json(path: Path, content: Mapping) -> None:
     unfinished.replace(path)
 
 
-PRINTED_PER_CLASS = ("psds1", "psds2", "collar_best_f1", "intersection_f1_at_0.5", "clip_map")
-
-
-def print_metrics(metrics: Mapping) -> None:
-    """Print what `evaluation.evaluate` gave: every metric over all classes, then the main ones class by class."""
-    from rich.console import Console
-    from rich.table import Table
-
-    per_class = {name.removesuffix("_per_class"): value for name, value in metrics.items() if isinstance(value, dict)}
-    overall = Table("metric", "all classes", title=f"{metrics['clips']} clips, {metrics['hours']:.2f} h")
-    for name, of_class in per_class.items():
-        mean = (
-            metrics[name]
-            if isinstance(metrics.get(name), float)
-            else of_class.get("macro_average", of_class.get("mean"))
-        )
-        overall.add_row(name, _number(mean))
-    labels = [name for name in per_class.get("psds1", {}) if not name.endswith("_average") and name != "mean"]
-    chosen = [name for name in PRINTED_PER_CLASS if name in per_class]
-    by_class = Table("class", *(name.removesuffix("_at_0.5").replace("_", " ") for name in chosen))
-    for label in labels:
-        by_class.add_row(label, *(_number(per_class[name].get(label)) for name in chosen))
-    Console().print(overall, by_class)
-    if metrics["classes_without_truth"]:
-        Console().print(f"left out, no event in the truth: {', '.join(metrics['classes_without_truth'])}")
-
-
-def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3f}"
-
-
 def _by_network(paths: Sequence[Path], split: str) -> dict[str, dict[str, Scores]]:
     """Scores by network; the split stands in the files' names, so that nobody tunes on test by mistake."""
     odd = [str(path) for path in paths if not Path(path).stem.startswith(f"{split}_")]

@@ -14,9 +14,10 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from sedflow.events import Event, LabelError, clip_id, merge_events, parse_event, read_table
+from sedflow.events import Event, merge_events
 from sedflow.scores import ScoreError, Scores
 
+SOUNDS = 0.5  # confidence
 _WINDOW = re.compile(r"(?P<recording>.+)-(?P<onset>\d+)-(?P<offset>\d+)")
 
 
@@ -26,6 +27,11 @@ def parse_window(clip: str) -> tuple[str, float, float]:
     if not parts or int(parts["offset"]) <= int(parts["onset"]):
         raise ScoreError(f"{clip!r} is no window; expected <recording>-<onset in 1/100 s>-<offset in 1/100 s>")
     return parts["recording"], int(parts["onset"]) / 100, int(parts["offset"]) / 100
+
+
+def are_windows(clips: Iterable[str]) -> bool:
+    """Whether all names are windows' names."""
+    return all(_WINDOW.fullmatch(clip) for clip in clips)
 
 
 def join_scores(windows: Mapping[str, Scores], segment_seconds: float = 1.0) -> dict[str, Scores]:
@@ -62,6 +68,15 @@ def _joined(recording, parts, segment_seconds) -> Scores:
     return Scores(area / covered[:, None], edges, classes)
 
 
+def join_durations(windows: Iterable[str]) -> dict[str, float]:
+    """Seconds of the recordings: where their last windows end."""
+    ends: dict[str, float] = {}
+    for clip in windows:
+        recording, _, offset = parse_window(clip)
+        ends[recording] = max(offset, ends.get(recording, 0.0))
+    return ends
+
+
 def join_truth(windows: Mapping[str, Iterable[Event]]) -> dict[str, list[Event]]:
     """Events of whole recordings; what overlaps or touches becomes one event."""
     members: dict[str, list[Event]] = {}
@@ -72,18 +87,6 @@ def join_truth(windows: Mapping[str, Iterable[Event]]) -> dict[str, list[Event]]
     return {recording: merge_events(events, max_gap=1e-6) for recording, events in members.items()}
 
 
-def read_soft_labels(path, threshold: float = 0.5) -> dict[str, list[Event]]:
-    """Read ``filename onset offset event_label confidence``: clip → events with a confidence above the threshold."""
-    events: dict[str, list[Event]] = {}
-    for number, row in read_table(path, ("filename", "onset", "offset", "event_label", "confidence")):
-        of_clip = events.setdefault(clip_id(row["filename"]), [])
-        event = parse_event(path, number, row["onset"], row["offset"], row["event_label"])
-        try:
-            confidence = float(row["confidence"])
-        except ValueError:
-            confidence = np.nan
-        if not 0 <= confidence <= 1:
-            raise LabelError(f"{path}:{number}: confidence {row['confidence']!r} must be a number from 0 to 1")
-        if confidence > threshold:
-            of_clip.append(event)
-    return {clip: merge_events(of_clip, max_gap=1e-6) for clip, of_clip in events.items()}
+def sounding(events: Iterable[Event], threshold: float = SOUNDS) -> list[Event]:
+    """Soft labels of a clip → events where the confidence lies above a threshold, joined where they touch."""
+    return merge_events((dataclasses.replace(e, confidence=1.0) for e in events if e.confidence > threshold), 1e-6)

@@ -5,8 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from sedflow.detections import detect_events, draw_detections, read_audacity, read_raven, write_detections
+from sedflow.detections import detect_events, draw_detections, write_detections
 from sedflow.events import Event, LabelError, read_events
+from sedflow.labels import read_audacity, read_labels, read_raven
 from sedflow.scores import Scores
 
 CLASSES = ("dog", "bell")
@@ -34,10 +35,29 @@ def test_silence_below_every_threshold_is_no_event():
     assert detect_events(scores, -1e9) == {"a": []}
 
 
-@pytest.mark.parametrize(("format", "read"), [("audacity", read_audacity), ("raven", read_raven)])
-def test_labels_survive_the_way_through_another_tool(tmp_path, format, read):
-    write_detections(tmp_path / "labels", FOUND, format)
-    assert read(tmp_path / "labels") == FOUND
+@pytest.mark.parametrize(
+    ("name", "format"), [("labels", "audacity"), ("labels", "raven"), ("labels.tsv", "tsv"), ("labels.json", "json")]
+)
+def test_labels_survive_the_way_through_another_tool(tmp_path, name, format):
+    write_detections(tmp_path / name, FOUND, format)
+    if format == "json":
+        told = json.loads((tmp_path / name).read_text())
+        assert {clip: [Event(**event) for event in events] for clip, events in told.items()} == FOUND
+    else:
+        assert read_labels(tmp_path / name) == FOUND
+
+
+def test_one_label_file_is_one_clip_and_soft_labels_are_cut_at_one_half(tmp_path):
+    write_detections(tmp_path, {"a": FOUND["a"]}, "audacity")
+    assert read_labels(tmp_path / "a.txt") == {"a": FOUND["a"]}
+    rows = ["filename\tonset\toffset\tevent_label\tconfidence", "r.wav\t0\t1\tcar\t0.6", "r.wav\t1\t2\tcar\t0.9"]
+    (tmp_path / "soft.tsv").write_text("\n".join([*rows, "r.wav\t2\t3\tcar\t0.5", "r.wav\t0\t1\tbird\t0.2"]) + "\n")
+    assert read_labels(tmp_path / "soft.tsv") == {"r": [Event(0, 2, "car")]}
+
+
+def test_labels_that_are_not_there_are_said_to_be_missing(tmp_path):
+    with pytest.raises(LabelError, match="no label file there"):
+        read_labels(tmp_path / "truth.tsv")
 
 
 def test_tsv_and_json_hold_every_clip(tmp_path):

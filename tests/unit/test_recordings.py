@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from sedflow.evaluation import evaluate
-from sedflow.events import Event, LabelError
-from sedflow.recordings import join_scores, join_truth, parse_window, read_soft_labels
+from sedflow.events import Event
+from sedflow.recordings import are_windows, join_durations, join_scores, join_truth, parse_window, sounding
 from sedflow.scores import ScoreError, Scores
 
 
@@ -43,14 +43,15 @@ def test_events_of_windows_join_where_windows_meet():
     assert join_truth(windows) == {"r": [Event(1.0, 2.5, "car")], "s": []}
 
 
-def test_soft_labels_above_the_threshold_become_events(tmp_path):
-    head = "filename\tonset\toffset\tevent_label\tconfidence\n"
-    rows = [("0", "1", "car", "0.6"), ("1", "2", "car", "0.9"), ("2", "3", "car", "0.5"), ("0", "1", "bird", "0.2")]
-    (tmp_path / "soft.tsv").write_text(head + "".join("r.wav\t" + "\t".join(row) + "\n" for row in rows))
-    assert read_soft_labels(tmp_path / "soft.tsv") == {"r": [Event(0, 2, "car")]}
-    (tmp_path / "soft.tsv").write_text(head + "r.wav\t0\t1\tcar\t1.2\n")
-    with pytest.raises(LabelError, match=r"soft.tsv:2: confidence '1.2' must be a number from 0 to 1"):
-        read_soft_labels(tmp_path / "soft.tsv")
+def test_soft_labels_above_the_threshold_become_events():
+    soft = [Event(0, 1, "car", 0.6), Event(1, 2, "car", 0.9), Event(2, 3, "car", 0.5), Event(0, 1, "bird", 0.2)]
+    assert sounding(soft) == [Event(0, 2, "car")]
+    assert sounding(soft, 0.1) == [Event(0, 1, "bird"), Event(0, 3, "car")]
+
+
+def test_recordings_last_until_their_last_window_ends():
+    assert join_durations(["r-0-1000", "r-500-1500", "s-0-700"]) == {"r": 15.0, "s": 7.0}
+    assert are_windows(["r-0-1000", "r-500-1500"]) and not are_windows(["r-0-1000", "dog"])
 
 
 def test_joined_recordings_are_judged_like_clips():

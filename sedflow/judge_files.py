@@ -1,0 +1,128 @@
+"""Score and label files from anywhere → metrics: what ``sedflow evaluate`` does."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from sedflow import bootstrap, recordings
+from sedflow.agreement import EvaluationError
+from sedflow.evaluation import CRITERIA, Evaluation, Rules
+from sedflow.events import ClassSet, Event, read_clips, read_durations
+from sedflow.labels import read_labels
+from sedflow.psds import Criteria
+from sedflow.scores import Scores, load_scores
+
+
+@dataclasses.dataclass(frozen=True)
+class Files:
+    """What is judged.
+
+    Parameters
+    ----------
+    scores : Path    ``….parquet``, or a folder in the format of sed_scores_eval
+    truth : Path    whatever ``labels.read_labels`` reads
+    durations : Path, optional    ``filename duration``; without it clips last as long as their scores
+    clips : Path, optional    ``clips.tsv``: clips of one recording are drawn together
+    windows : bool    the clips are windows of long recordings, which are joined and judged (MAESTRO)
+    """
+
+    scores: Path
+    truth: Path
+    durations: Path | None = None
+    clips: Path | None = None
+    windows: bool = False
+
+    def read(self) -> tuple[dict[str, Scores], dict[str, list[Event]], dict[str, float]]:
+        """Scores, truth and durations.
+
+        Raises
+        ------
+        EvaluationError    durations are needed and not given
+        """
+        scores, truth = load_scores(self.scores), read_labels(self.truth)
+        durations = read_durations(self.durations) if self.durations else _durations_of(scores, self.scores)
+        if self.windows:
+            truth = recordings.join_truth(truth) if truth and recordings.are_windows(truth) else truth
+            durations = recordings.join_durations(scores) if recordings.are_windows(durations) else durations
+            scores = recordings.join_scores(scores)
+        return scores, truth, durations
+
+
+def judge_files(files: Files, rules: Rules, draws: int = 0, jobs: int = 1) -> dict:
+    """Every metric of some files.
+
+    Parameters
+    ----------
+    draws : int    of the bootstrap; 0 leaves the intervals out
+
+    Returns
+    -------
+    dict    what ``evaluation.evaluate`` gives, and under ``intervals`` how many ``draws`` of what is ``drawn`` gave
+            which ``metrics`` (name → [low, high])
+    """
+    evaluation = Evaluation(*files.read(), rules)
+    metrics = evaluation.metrics()
+    if draws and evaluation.classes:
+        known = bootstrap.recordings_of(read_clips(files.clips)) if files.clips else {}
+        found = bootstrap.intervals(evaluation, samples=draws, recordings=known, jobs=jobs, progress=bar)
+        metrics["intervals"] = {"metrics": found, "draws": draws, "drawn": bootstrap.drawn(evaluation.clips, known)}
+    return metrics
+
+
+def processors() -> int:
+    """How many processes this one may keep busy."""
+    return len(os.sched_getaffinity(0))
+
+
+def bar(chunks: Iterable, total: int) -> Iterable:
+    """A progress bar over bootstrap draws."""
+    from rich.progress import track
+
+    return track(chunks, "bootstrap", total)
+
+
+def read_class_list(text: str) -> tuple[str, ...]:
+    """Labels from a file of ``data/classes``, or separated by commas."""
+    if Path(text).is_file():
+        return ClassSet.read(text).labels
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def read_criteria(texts: Iterable[str]) -> dict[str, Criteria]:
+    """The usual PSDS and others, written ``name:dtc=0.5,gtc=0.5,max_efpr=50``.
+
+    Raises
+    ------
+    EvaluationError    no name, an unknown parameter, no number
+    """
+    return CRITERIA | dict(map(_criteria, texts))
+
+
+def _criteria(text: str) -> tuple[str, Criteria]:
+    name, _, parameters = text.partition(":")
+    known = [field.name for field in dataclasses.fields(Criteria)]
+    try:
+        pairs = [pair.split("=") for pair in parameters.split(",")]
+        numbers = {key.strip(): float(value) for key, value in pairs}
+        if not name or set(numbers) - set(known):
+            raise ValueError(f"unknown {sorted(set(numbers) - set(known))}" if name else "no name")
+        return name.strip(), Criteria(**numbers)
+    except (ValueError, TypeError) as error:
+        raise EvaluationError(
+            f"{text!r} is no PSDS ({error}); write name:dtc=0.5,gtc=0.5,… with any of {', '.join(known)}"
+        ) from None
+
+
+def _durations_of(scores: Mapping[str, Scores], path: Path) -> dict[str, float]:
+    boxes = [clip for clip, of_clip in scores.items() if np.isneginf(of_clip.values).any()]
+    if boxes:
+        raise EvaluationError(
+            f"{path}: {len(boxes)} clips hold boxes, which may end before their clip, e.g. {boxes[:10]}; give the "
+            "durations, a TSV with the columns filename and duration"
+        )
+    return {clip: of_clip.seconds for clip, of_clip in scores.items()}
