@@ -128,6 +128,15 @@ class Ensemble(Settings):
     sources: list[str] = pydantic.Field(min_length=1)
 
 
+class Comparison(Settings):
+    """Variants side by side: ``snakemake <system>_comparison`` makes their table and plot."""
+
+    groups: dict[str, list[str]] = pydantic.Field(
+        min_length=1, description="title → variants, in the order of the rows"
+    )
+    seeds: list[int] = pydantic.Field([1, 2, 3], min_length=1)
+
+
 class System(Settings):
     """``workflow/systems/<system>.yaml``: one system of the literature, or of ours."""
 
@@ -143,6 +152,7 @@ class System(Settings):
     inference: Inference = Inference()
     postprocess: PluginSpec
     variants: dict[str, dict] = {}
+    comparison: Comparison | None = None
 
 
 Shared.model_rebuild()

@@ -204,6 +204,15 @@ def report(
 
 
 @steps.command()
+def comparison(settings: Json, runs: list[Path], out: Out):
+    """Write the table and the plot of a system's variants."""
+    from sedflow.runs import RunFolder
+    from sedflow.variants import write_comparison
+
+    write_comparison([RunFolder(run) for run in runs], settings, out)
+
+
+@steps.command()
 def code(system: str, variant: str, out: Out):
     """Write digests of the code that each step of a system runs, for DVC to follow: comments do not count."""
     from sedflow import plan, systems

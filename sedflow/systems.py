@@ -47,6 +47,10 @@ def check_system(page: dict, where: str = "system") -> System:
     plugins.check("sequence", system.detector.sequence, f"{where}: detector.sequence")
     for name, stage in system.stages.items():
         _check_stage(system, name, stage, where)
+    known = {"default", *system.variants}
+    for group, variants in (system.comparison.groups if system.comparison else {}).items():
+        for variant in set(variants) - known:
+            raise SettingsError(f"{where}: comparison.groups.{group}: no variant {variant!r}{nearest(variant, known)}")
     return system
 
 

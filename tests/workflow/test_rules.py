@@ -14,7 +14,7 @@ RULES = {
     for match in re.finditer(r"^rule (\w+):\n(.*?)(?=^\S|\Z)", file.read_text(), re.M | re.S)
 }
 STAGES = yaml.safe_load(Path("dvc.yaml").read_text())["stages"]
-JOIN_VARIANTS = {"score_source", "pseudo_labels"}  # which dvc.yaml does not cover, as its head says
+JOIN_VARIANTS = {"score_source", "pseudo_labels", "comparison"}  # which dvc.yaml does not cover, as its head says
 PAGES = sorted(page.stem for page in Path("workflow/systems").glob("*.yaml"))
 
 

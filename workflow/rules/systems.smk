@@ -1,4 +1,4 @@
-# One rule per page of workflow/systems, named like it, and the report it ends in.
+# One rule per page of workflow/systems, named like it, and the report it ends in; and one that compares its variants.
 RUN_FILES = ["log.csv", "settings.json", "postprocess.json", "metrics.json", "roc.json", "best.safetensors"]
 
 
@@ -48,6 +48,48 @@ rule report:
         " --benchmarks logs/benchmarks --out {params.out} > {log} 2>&1"
 
 
+def compared(wildcards):
+    """The groups of a page's comparison, its variants with their pages, and their runs."""
+    comparison = system_of(wildcards.system).comparison
+    if comparison is None:
+        stop(f"workflow/systems/{wildcards.system}.yaml: no `comparison:` that says which variants to compare")
+    variants = dict.fromkeys(variant for group in comparison.groups.values() for variant in group)
+    pages = {variant: system_of(wildcards.system, variant) for variant in variants}
+    runs = [
+        run
+        for variant, page in pages.items()
+        for run in plan.run_folders(wildcards.system, variant, page, comparison.seeds)
+    ]
+    return comparison.groups, pages, runs
+
+
+def compared_settings(wildcards):
+    groups, pages, _ = compared(wildcards)
+    published = {variant: page.published for variant, page in pages.items()}
+    return canonical({"title": system_of(wildcards.system).title, "groups": groups, "published": published})
+
+
+rule comparison:
+    input:
+        lambda wildcards: expand("{run}/metrics.json", run=compared(wildcards)[2]),
+    output:
+        report("models/{system}/comparison/table.tsv", caption="../report/comparison.rst", category="Comparison"),
+        report("models/{system}/comparison/table.md", caption="../report/comparison.rst", category="Comparison"),
+        report("models/{system}/comparison/plot.svg", caption="../report/comparison.rst", category="Comparison"),
+        report("models/{system}/comparison/plot.png", caption="../report/comparison.rst", category="Comparison"),
+    log:
+        "logs/comparison/{system}.log",
+    benchmark:
+        "logs/benchmarks/comparison/{system}.tsv"
+    params:
+        settings=compared_settings,
+        runs=lambda wildcards: compared(wildcards)[2],
+        out="models/{system}/comparison",
+        code=digest.code("comparison"),
+    shell:
+        "python -m sedflow.cli comparison {params.settings:q} {params.runs} --out {params.out} > {log} 2>&1"
+
+
 for page in PAGES.names:
 
     rule:
@@ -55,3 +97,9 @@ for page in PAGES.names:
             page
         input:
             lambda wildcards, page=page: finished(page),
+
+    rule:
+        name:
+            f"{page}_comparison"
+        input:
+            f"models/{page}/comparison/table.md",
