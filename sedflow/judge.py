@@ -6,30 +6,48 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from sedflow import evaluation, postprocess, tuning
+from sedflow import bootstrap, evaluation, postprocess, recordings, tuning
 from sedflow.agreement import EvaluationError
-from sedflow.events import Event, read_durations, read_events
+from sedflow.events import Event, read_clips, read_durations, read_events
 from sedflow.scores import Scores, load_scores
 
 Truth = dict[str, list[Event]]
+DRAWS = 500
+HEADLINE_PARTS = ("psds", "collar", "intersection", "segment")
 
 
-def read_truth(manifests: Sequence[Path], split: str) -> tuple[Truth, dict[str, float]]:
-    """Events and durations of a split over all corpora that have it.
+def read_truth(folder: Path, split: str) -> tuple[Truth, dict[str, float]]:
+    """Events and durations of a split of one corpus; of soft labels what is surer than not.
 
     Parameters
     ----------
-    manifests : sequence of Path    ``data/manifests/<corpus>``, one per corpus
+    folder : Path    ``data/manifests/<corpus>``
     split : str    ``validation`` or ``test``
     """
+    truth = read_events(Path(folder) / f"{split}.tsv")
+    if any(event.confidence < 1 for events in truth.values() for event in events):
+        truth = {clip: recordings.sounding(events) for clip, events in truth.items()}
+    return truth, read_durations(Path(folder) / f"{split}_durations.tsv")
+
+
+def corpora_with(manifests: Sequence[Path], split: str) -> list[Path]:
+    """The corpora that have a split, in the order of the page: the first one's numbers are the headline."""
     folders = [Path(folder) for folder in manifests if (Path(folder) / f"{split}.tsv").is_file()]
     if not folders:
         raise EvaluationError(f"no {split}.tsv in {[str(folder) for folder in manifests]}; run `snakemake` to make it")
-    truth, durations = {}, {}
-    for folder in folders:
-        truth |= read_events(folder / f"{split}.tsv")
-        durations |= read_durations(folder / f"{split}_durations.tsv")
-    return truth, durations
+    return folders
+
+
+def of_corpus(folder: Path, split: str, scores: Mapping[str, Scores]) -> tuple[dict[str, Scores], Truth, dict]:
+    """Scores, truth and durations of one corpus' clips; windows of long recordings are joined.
+
+    Each corpus is judged alone: another one's clips do not say which of its classes sound in them.
+    """
+    truth, durations = read_truth(folder, split)
+    own = {clip: of_clip for clip, of_clip in scores.items() if clip in durations}
+    if durations and recordings.are_windows(durations):
+        return recordings.join_scores(own), recordings.join_truth(truth), recordings.join_durations(durations)
+    return own, truth, durations
 
 
 def tune(scores: Sequence[Path], manifests: Sequence[Path], kind: dict, objective: str) -> dict:
@@ -46,13 +64,17 @@ def tune(scores: Sequence[Path], manifests: Sequence[Path], kind: dict, objectiv
     -------
     dict    network → what `tuning.tune` gives, and under ``chosen`` the network that reached most
     """
-    truth, durations = read_truth(manifests, "validation")
-    tuned = {
-        network: tuning.tune(
-            kind["name"], kind.get("candidates"), of_network, truth, durations, "validation", objective
-        )
-        for network, of_network in _by_network(scores, "validation").items()
-    }
+    folders = corpora_with(manifests, "validation")
+    tuned = {}
+    for network, of_network in _by_network(scores, "validation", folders).items():
+        parts = []
+        for folder in folders:
+            truth, durations = read_truth(folder, "validation")
+            own = {clip: of_clip for clip, of_clip in of_network.items() if clip in durations}
+            parts.append(
+                tuning.tune(kind["name"], kind.get("candidates"), own, truth, durations, "validation", objective)
+            )
+        tuned[network] = tuning.join(parts)
     reached = {network: sum(told["reached"].values()) for network, told in tuned.items()}
     return {**tuned, "chosen": max(reached, key=reached.get)}
 
@@ -68,20 +90,38 @@ def evaluate(scores: Sequence[Path], manifests: Sequence[Path], tuned: Mapping) 
 
     Returns
     -------
-    metrics : dict    network → ``raw`` and ``postprocessed`` → what `evaluation.evaluate` gives; and ``chosen``
+    metrics : dict    network → ``raw`` and ``postprocessed`` → what `evaluation.evaluate` gives; ``chosen``; and the
+                      ``intervals`` of the chosen network, post-processed
+        Of several corpora the first one's numbers stand there, and those of all under ``corpora``.
     roc : dict    PSD-ROC of the chosen network, post-processed
     """
-    truth, durations = read_truth(manifests, "test")
+    folders = corpora_with(manifests, "test")
     metrics: dict = {"chosen": tuned["chosen"]}
-    for network, raw in _by_network(scores, "test").items():
+    for network, raw in _by_network(scores, "test", folders).items():
         processed = postprocess.build(tuned[network]).apply(raw)
         metrics[network] = {
-            "raw": evaluation.evaluate(raw, truth, durations),
-            "postprocessed": evaluation.evaluate(processed, truth, durations),
+            "raw": _judged(folders, {folder: of_corpus(folder, "test", raw) for folder in folders}),
+            "postprocessed": _judged(folders, {folder: of_corpus(folder, "test", processed) for folder in folders}),
         }
         if network == tuned["chosen"]:
-            roc = evaluation.psd_roc(processed, truth, durations)
+            first = of_corpus(folders[0], "test", processed)
+            roc = evaluation.psd_roc(*first)
+            metrics["intervals"] = intervals(folders[0], *first)
     return metrics, roc
+
+
+def _judged(folders: Sequence[Path], sets: Mapping) -> dict:
+    of_each = {folder.name: evaluation.evaluate(*sets[folder]) for folder in folders}
+    first = of_each[folders[0].name]
+    return {**first, "corpora": of_each} if len(folders) > 1 else first
+
+
+def intervals(folder: Path, scores: Mapping[str, Scores], truth: Truth, durations: Mapping[str, float]) -> dict:
+    """Confidence intervals of the headline ``metrics`` (name → [low, high]), ``draws``, and what was ``drawn``."""
+    judged = evaluation.Evaluation(scores, truth, durations, evaluation.Rules(parts=HEADLINE_PARTS))
+    known = bootstrap.recordings_of(read_clips(Path(folder) / "clips.tsv"))
+    found = bootstrap.intervals(judged, samples=DRAWS, recordings=known) if judged.classes else {}
+    return {"metrics": found, "draws": DRAWS, "drawn": bootstrap.drawn(judged.clips, known)}
 
 
 def write_json(path: Path, content: Mapping) -> None:
@@ -92,9 +132,18 @@ def write_json(path: Path, content: Mapping) -> None:
     unfinished.replace(path)
 
 
-def _by_network(paths: Sequence[Path], split: str) -> dict[str, dict[str, Scores]]:
+def _by_network(paths: Sequence[Path], split: str, folders: Sequence[Path]) -> dict[str, dict[str, Scores]]:
     """Scores by network; the split stands in the files' names, so that nobody tunes on test by mistake."""
     odd = [str(path) for path in paths if not Path(path).stem.startswith(f"{split}_")]
     if odd:
         raise EvaluationError(f"{odd[0]}: not {split} scores; expected {split}_<network>.parquet")
-    return {Path(path).stem.removeprefix(f"{split}_"): load_scores(path) for path in paths}
+    known = {clip for folder in folders for clip in read_durations(folder / f"{split}_durations.tsv")}
+    of_network = {}
+    for path in paths:
+        scores = load_scores(path)
+        strangers = sorted(set(scores) - known)
+        if strangers:
+            names = [folder.name for folder in folders]
+            raise EvaluationError(f"{path}: {len(strangers)} clips belong to none of {names}, e.g. {strangers[:10]}")
+        of_network[Path(path).stem.removeprefix(f"{split}_")] = scores
+    return of_network

@@ -101,6 +101,17 @@ def tune(
     }
 
 
+def join(parts: Sequence[Mapping]) -> dict:
+    """What was tuned on several corpora: each class as on the first one in which it sounds, else as on the first."""
+    first = dict(parts[0])
+    for part in reversed(parts):
+        own = {label: part["settings"][label] for label in part["reached"]}
+        first["settings"] = first["settings"] | own
+        for key in ("thresholds", "reached", "untouched"):
+            first[key] = first[key] | part[key]
+    return first
+
+
 def _check(kind, split, objective):
     if "test" in split.lower() or "eval" in split.lower():
         raise PostprocessError(
