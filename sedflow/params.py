@@ -19,6 +19,8 @@ from sedflow.plugins import SettingsError, nearest
 PluginSpec = dict[str, Any]
 HELD_OUT = ("validation", "test")
 PSEUDO = "pseudo"  # the source of clips that an ensemble labelled
+LOSS_WEIGHTS = ("weight", "ramp", "ramp_steps", "ramp_limit")  # settings of every loss, see `optimization.ramp`
+RAMPS = ("exponential", "linear", "constant")
 
 
 class Settings(pydantic.BaseModel):
@@ -158,10 +160,25 @@ class System(Settings):
 Shared.model_rebuild()
 
 
+class _Loader(yaml.SafeLoader):
+    """PyYAML, but ``on``, ``off``, ``yes`` and ``no`` are words, as in YAML 1.2, which DVC reads."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, form) for tag, form in known if tag != "tag:yaml.org,2002:bool" or first in "tTfF"]
+    for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
+
+def load_yaml(text: str):
+    """YAML text as Python values."""
+    return yaml.load(text, _Loader)
+
+
 def read_yaml(path) -> dict:
     """Read a YAML mapping; numbers that YAML 1.1 takes for strings (``1e-05``) are numbers."""
     try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        content = load_yaml(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise SettingsError(f"{path}: no such file") from None
     except yaml.YAMLError as error:

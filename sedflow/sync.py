@@ -22,6 +22,7 @@ import yaml
 
 from sedflow.audio import sha256
 from sedflow.events import read_table
+from sedflow.params import load_yaml
 
 METADATA = Path(".snakemake/metadata")
 MADE = Path(".snakemake/made.json")
@@ -154,7 +155,7 @@ def _locked_settings(folder: Path) -> None:
         shutil.copytree(source, target) if source.is_dir() else shutil.copy(source, target)
     for stage in _locked_stages().values():
         for file, values in stage.get("params", {}).items():
-            content = yaml.safe_load((folder / file).read_text(encoding="utf-8"))
+            content = load_yaml((folder / file).read_text(encoding="utf-8"))
             for key, value in values.items():
                 _put(content, key.split("."), value)
             (folder / file).write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")

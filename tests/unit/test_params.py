@@ -92,6 +92,15 @@ def test_numbers_that_yaml_takes_for_text_are_numbers(tmp_path):
     assert params.read_yaml(tmp_path / "page.yaml") == {"a": 1e-05, "b": [0.003, "text", "one2e"], "c": "12"}
 
 
+def test_words_that_old_yaml_takes_for_truth_values_are_words(tmp_path):
+    (tmp_path / "page.yaml").write_text("{on: spectrum, a: [yes, no, off, y], b: [true, False]}")
+    assert params.read_yaml(tmp_path / "page.yaml") == {
+        "on": "spectrum",
+        "a": ["yes", "no", "off", "y"],
+        "b": [True, False],
+    }
+
+
 @pytest.mark.parametrize("text", ["", "- a\n", "a: [1\n"])
 def test_a_page_that_is_no_mapping_is_refused(tmp_path, text):
     (tmp_path / "page.yaml").write_text(text)
