@@ -44,13 +44,14 @@ class Mixing:
     """How a batch was mixed: row i is weight[i] of itself and 1 − weight[i] of row partner[i].
 
     ``group`` (batch,) numbers the rows that were mixed among each other, ``domain`` says what was mixed ("waveform",
-    "spectrum" or "features").
+    "spectrum" or "features"), ``clean_too`` whether what the teacher reads was mixed as well.
     """
 
     partner: Tensor
     weight: Tensor
     group: Tensor
     domain: str = "waveform"
+    clean_too: bool = False
 
     def apply(self, values: Tensor) -> Tensor:
         """Mix (batch, …) as the batch was mixed."""

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from sedflow import plugins
 from sedflow.frames import FrameGrid
+from sedflow.waveform import checked, completed
 
 # an encoder without weights is drawn from this seed, so that its cached features are reproducible
 ENCODER_SEED = 20240101
@@ -94,6 +95,47 @@ class Detector(nn.Module):
             with torch.set_grad_enabled(torch.is_grad_enabled() and name not in self.frozen):
                 embeddings[name] = self.encoders[name](waveform)
         return embeddings
+
+    @torch.no_grad()
+    def opened(self, inputs, domain: str):
+        """`sedflow.dataset.Inputs` brought forward to linear mel ("spectrum") or what networks read ("features").
+
+        Encoders whose embeddings are given read nothing more, and what is there already stays.
+
+        Raises
+        ------
+        SettingsError    linear mel of an encoder that has none
+        """
+        open_names = [name for name in self.encoders if name not in inputs.embeddings and name not in inputs.features]
+        spectra, features = dict(inputs.spectra), dict(inputs.features)
+        for name in open_names:
+            encoder = self.encoders[name]
+            linear = hasattr(encoder, "spectrogram")
+            if linear and name not in spectra:
+                spectra[name] = encoder.spectrogram(checked(inputs.waveform, encoder.sample_rate))
+            if domain == "features":
+                features[name] = encoder.features(spectra.pop(name)) if linear else encoder.log_mel(inputs.waveform)
+            elif not linear:
+                raise plugins.SettingsError(f"{name} has no linear mel spectrum; augment on waveform or features")
+        return dataclasses.replace(inputs, spectra=spectra, features=features)
+
+    def read(self, inputs, frames: int, valid: Tensor | None = None) -> Prediction:
+        """Score a batch from whatever its inputs are brought to, see `opened`."""
+        embeddings = dict(inputs.embeddings)
+        if inputs.spectra or inputs.features:
+            for name, features in self.opened(inputs, "features").features.items():
+                embeddings[name] = self._encoded(name, features, inputs.waveform)
+        return self(inputs.waveform, embeddings, frames, valid)
+
+    def _encoded(self, name: str, features: Tensor, waveform: Tensor | None) -> Tensor:
+        encoder = self.encoders[name]
+        with torch.set_grad_enabled(torch.is_grad_enabled() and name not in self.frozen):
+            if waveform is None:
+                return encoder.encode(features)  # the length of the clip is unknown: the encoder's own sequence
+            frames = FrameGrid(encoder.frame_rate).frames(waveform.shape[1] / encoder.sample_rate)
+            if hasattr(encoder, "from_log_mel"):
+                return encoder.from_log_mel(features, frames)
+            return completed(encoder.encode(features), frames)
 
     def forward(self, waveform: Tensor | None, embeddings: dict[str, Tensor], frames: int, valid: Tensor | None = None):
         """Score a batch.

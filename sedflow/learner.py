@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+import logging
+from collections.abc import Callable, Mapping
 
 import lightning
 import numpy as np
 import torch
 from torch import nn
 
-from sedflow import augment, plugins
+from sedflow import plugins
+from sedflow.augment import DOMAINS
 from sedflow.dataset import Batch, ClipSet, Inputs, TrainingBatches
 from sedflow.detector import Detector, Prediction
 from sedflow.inference import WindowScores
-from sedflow.optimization import build_optimizer, learning_rate_factor, ramp
+from sedflow.loading import Parts, Share, loader, move
+from sedflow.optimization import build_optimizer, learning_rate_factor, ramp, teacher_decay, update_teacher
+from sedflow.params import LOSS_WEIGHTS
 from sedflow.sampling import stable_number
 from sedflow.scores import Scores
+
+log = logging.getLogger(__name__)
 
 Judge = Callable[[Mapping[str, Scores]], dict[str, float]]
 
@@ -59,7 +65,8 @@ class Learner(lightning.LightningModule):
             self.teacher = copy.deepcopy(student) if teacher is None else teacher
             self.teacher.requires_grad_(False)
             self._share_frozen_encoders()
-        self.losses = [(spec["name"], build_loss(spec), spec) for spec in stage["losses"]]
+        self.losses = build_losses(stage["losses"])
+        self.augmentations = [build_augmentation(spec) for spec in stage["augment"]]
         between_validations = stage["validate_every"] * stage["accumulate"]
         self.batches = TrainingBatches(clips, stage["sources"], seed, stage["sampling"], between_validations)
         self.history: list[dict] = []
@@ -89,61 +96,104 @@ class Learner(lightning.LightningModule):
         return self
 
     def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
-        """One step: augment, predict with both networks, sum the weighted losses."""
-        step = self.global_step
-        # every step draws from its own seed, so a resumed run needs no generator states
-        torch.manual_seed(stable_number(f"{self.seed} {step} {self.global_rank}"))
-        rng = np.random.default_rng([self.seed, step, self.global_rank])
-        for spec in self.stage["augment"]:
-            settings = {key: value for key, value in spec.items() if key != "name"}
-            batch = getattr(augment, spec["name"])(batch, rng, **settings)
+        """One batch: augment, predict with both networks, sum the weighted losses."""
+        batch = self.augmented(batch, self.random_numbers(batch_idx))
         student = self._predict(self.student, batch.inputs, batch)
         # a loss would refuse such numbers too, but with its own words
-        self._refuse_nan("the student's score", float(student.strong_logits.detach().sum()), batch)
+        self._refuse_nan("the student's score", student.strong_logits, batch)
         teacher = None
         if self.teacher is not None:
             with torch.no_grad():
                 teacher = self._predict(self.teacher, batch.clean, batch)
-        total = student.weak.sum() * 0.0
-        for name, loss, spec in self.losses:
-            weight = spec.get("weight", 1.0) * ramp(step + 1, spec.get("ramp_steps", 0))
-            term = loss(Step(batch, student, teacher))
-            self._note(name, term, batch)
-            total = total + weight * term
+        # both heads take part whatever the losses are: processes wait for every parameter's gradient
+        total = (student.weak.sum() + student.strong_logits.sum()) * 0.0
+        for label, loss, spec in self.losses:
+            with torch.autocast(self.device.type, enabled=False):
+                term = loss(Step(batch, student, teacher))
+            self._note(label, term, batch)
+            total = total + self.loss_weight(spec) * term
         self._note("loss", total, batch)
+        self._last = (batch.sources, batch.clips)
         return total
 
-    def _predict(self, network: Detector, inputs: Inputs, batch: Batch) -> Prediction:
-        return network(inputs.waveform, inputs.embeddings, batch.strong.shape[1], batch.valid)
+    def random_numbers(self, batch_idx: int) -> np.random.Generator:
+        """Seed torch, and give what augmentations draw from: a batch's own seeds, so that resuming needs no states."""
+        number = self.global_step * self.stage["accumulate"] + batch_idx % self.stage["accumulate"]
+        torch.manual_seed(stable_number(f"{self.seed} {number} {self.global_rank}"))
+        return np.random.default_rng([self.seed, number, self.global_rank])
 
-    def _refuse_nan(self, what: str, number: float, batch: Batch) -> None:
-        if not np.isfinite(number):
-            raise TrainingStopped(
-                f"step {self.global_step}: {what} is {number}. Sources {sorted(set(batch.sources))}, clips "
-                f"{list(batch.clips)}. The last good checkpoint is kept; lower the learning rate or look at these clips"
-            )
+    def augmented(self, batch: Batch, rng: np.random.Generator) -> Batch:
+        """The page's augmentations in order; front ends are opened as far as each of them needs."""
+        for function, domain, settings in self.augmentations:
+            if domain in DOMAINS[1:]:
+                same = batch.clean is batch.inputs
+                inputs = self.student.opened(batch.inputs, domain)
+                batch = batch.replace(inputs=inputs, clean=inputs if same else self.student.opened(batch.clean, domain))
+            batch = function(batch, rng, **settings)
+        return batch
+
+    def loss_weight(self, spec: dict) -> float:
+        """Weight of a loss at this step: it may be ramped."""
+        kind, limit = spec.get("ramp", "exponential"), spec.get("ramp_limit", 1.0)
+        return spec.get("weight", 1.0) * ramp(self.global_step + 1, spec.get("ramp_steps", 0), kind, limit)
+
+    def _predict(self, network: Detector, inputs: Inputs, batch: Batch) -> Prediction:
+        return network.read(inputs, batch.strong.shape[1], batch.valid)
+
+    def _refuse_nan(self, what: str, values: torch.Tensor, batch: Batch) -> None:
+        values = values.detach()
+        number = float(values.sum())
+        if np.isfinite(number):
+            return
+        rows = range(len(batch))
+        if values.dim():
+            rows = [row for row in rows if not bool(values[row].isfinite().all())] or rows
+        self._stop(f"{what} is {number}", [batch.sources[row] for row in rows], [batch.clips[row] for row in rows])
+
+    def _stop(self, what: str, sources, clips) -> None:
+        raise TrainingStopped(
+            f"step {self.global_step}: {what}. Sources {sorted(set(sources))}, clips {list(clips)}. The last good "
+            "checkpoint is kept; lower the learning rate or look at these clips"
+        )
 
     def _note(self, name: str, value: torch.Tensor, batch: Batch) -> None:
+        self._refuse_nan(f"the loss {name!r}", value, batch)
         number = float(value.detach())
-        self._refuse_nan(f"the loss {name!r}", number, batch)
         self._running.setdefault(f"train/{name}", []).append(number)
         self.log(f"train/{name}", number, prog_bar=name == "loss", batch_size=len(batch))
 
-    def on_train_batch_end(self, outputs, batch, batch_idx) -> None:
-        """Move the teacher: θ_t ← a·θ_t + (1 − a)·θ_s over parameters; BatchNorm buffers are left alone."""
-        if self.teacher is None:
-            return
-        settings = self.stage["teacher"]
-        decay = min(1 - 1 / (self.global_step + 1), settings["decay"]) if settings["ramped"] else settings["decay"]
-        pairs = [
-            (mean, own)
-            for mean, own in zip(self.teacher.parameters(), self.student.parameters(), strict=True)
-            if own.requires_grad
-        ]
-        torch._foreach_lerp_([mean for mean, _ in pairs], [own.detach() for _, own in pairs], 1 - decay)
+    def on_before_zero_grad(self, optimizer) -> None:
+        """Move the teacher, once per optimiser step.
+
+        This lies between the forward pass of a step and its update: the teacher follows the student as the step before
+        left it. Source: ATST-SED and the DCASE baselines.
+        """
+        if self.teacher is not None:
+            update_teacher(self.teacher, self.student, teacher_decay(self.global_step, self.stage["teacher"]))
+
+    def on_before_optimizer_step(self, optimizer) -> None:
+        """Stop before a gradient that is no number reaches the weights; fp16 has its own way of skipping them."""
+        gradients = [p.grad for p in self.student.parameters() if p.grad is not None]
+        if self.stage["precision"] != "fp16" and not bool(nn.utils.get_total_norm(gradients).isfinite()):
+            self._stop("the gradient is not finite", *self._last)
+
+    def on_fit_start(self) -> None:
+        """Say what accumulation does to batch statistics."""
+        count, size = self.stage["accumulate"], sum(self.stage["sources"].values())
+        norms = [part for part in self.student.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
+        if count > 1 and any(norm.training for norm in norms):
+            log.warning(
+                "accumulate: %d batches of %d clips make a step. BatchNorm sees each batch by itself, not the %d clips "
+                "of the step, and its statistics move %d times a step; the teacher and all schedules move once. Expect "
+                "another result than from one large batch (ATST-SED: PSDS1 0.579 instead of 0.583)",
+                count, size, count * size, count,
+            )  # fmt: skip
 
     def on_validation_epoch_start(self) -> None:
-        """Begin a new collection of validation scores."""
+        """Begin a new collection of validation scores; weights that are no numbers must not become a checkpoint."""
+        weights = [p for p in self.student.parameters() if p.requires_grad]
+        if not bool(nn.utils.get_total_norm(weights).isfinite()):
+            self._stop("the weights are not finite", *self._last)
         self._collected = {
             name: WindowScores(network.grid, self.clips.classes) for name, network in self.networks.items()
         }
@@ -158,18 +208,33 @@ class Learner(lightning.LightningModule):
     def on_validation_epoch_end(self) -> None:
         """Judge the scores and write a line of the learning curve."""
         row: dict[str, float] = {"step": self.global_step}
-        row |= {key: float(np.mean(values)) for key, values in sorted(self._running.items())}
+        row |= {key: self._over_processes(float(np.mean(values))) for key, values in sorted(self._running.items())}
         row |= {f"lr/{group['name']}": group["lr"] for group in self.optimizers().param_groups[:1]}
         self._running = {}
         monitors = []
         for name, collected in self._collected.items():
-            metrics = self.judge(collected.scores())
+            metrics = self.judge(self._joined(collected.scores()))
             monitors.append(metrics["monitor"])
             row |= {f"validation/{name}/{key}": value for key, value in metrics.items() if key != "monitor"}
         row["validation/monitor"] = max(monitors)
         self.history.append(row)
         self.log_dict({key: value for key, value in row.items() if key.startswith("validation/")}, batch_size=1)
         self.log("monitor", row["validation/monitor"], prog_bar=True, batch_size=1)
+
+    def _over_processes(self, value: float) -> float:
+        """Mean of a number over all processes."""
+        if self.trainer.world_size == 1:
+            return value
+        return float(self.all_gather(torch.tensor(value, dtype=torch.float64, device=self.device)).mean())
+
+    def _joined(self, scores: dict[str, Scores]) -> dict[str, Scores]:
+        """Scores of all processes, in order of clip."""
+        if self.trainer.world_size == 1:
+            return scores
+        parts: list = [None] * self.trainer.world_size
+        torch.distributed.all_gather_object(parts, scores)
+        joined = {clip: of_clip for part in parts for clip, of_clip in part.items()}
+        return {clip: joined[clip] for clip in sorted(joined)}
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
         """Keep the learning curve with the weights."""
@@ -188,51 +253,39 @@ class Learner(lightning.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def train_dataloader(self):
-        """Batches from the current step up to the next validation."""
-        steps = range(self.global_step, self.global_step + self.stage["validate_every"])
-        return self._loader(self.batches, steps)
+        """The share of this process in the batches from the current step up to the next validation."""
+        count = self.stage["accumulate"]
+        numbers = range(count * self.global_step, count * (self.global_step + self.stage["validate_every"]))
+        return loader(Share(self.batches, self.global_rank, self.trainer.world_size), numbers, self.stage["workers"])
 
     def val_dataloader(self):
-        """Validation clips in order of id."""
-        ids = self.clips.of_source("validation")
+        """The share of this process in the validation clips, in order of id."""
+        ids = self.clips.of_source("validation")[self.global_rank :: self.trainer.world_size]
         size = max(1, sum(self.stage["sources"].values()))
         parts = [ids[start : start + size] for start in range(0, len(ids), size)]
-        return self._loader(_Parts(self.clips, parts), range(len(parts)))
-
-    def _loader(self, dataset, order: Iterable[int]):
-        workers = self.stage["workers"]
-        return torch.utils.data.DataLoader(
-            dataset, batch_size=None, sampler=list(order), num_workers=workers, prefetch_factor=2 if workers else None
-        )
+        return loader(Parts(self.clips, parts), range(len(parts)), self.stage["workers"])
 
     def transfer_batch_to_device(self, batch: Batch, device, dataloader_idx: int) -> Batch:
         """Move tensors; names stay."""
         return move(batch, device)
 
 
-def move(value, device):
-    """A copy of a batch, inputs or tensor on another device."""
-    if isinstance(value, torch.Tensor):
-        return value.to(device, non_blocking=True)
-    if isinstance(value, dict):
-        return {key: move(item, device) for key, item in value.items()}
-    if dataclasses.is_dataclass(value):
-        changes = {field.name: move(getattr(value, field.name), device) for field in dataclasses.fields(value)}
-        return dataclasses.replace(value, **changes)
-    return value
-
-
-class _Parts(torch.utils.data.Dataset):
-    """Batches of clips given by their ids."""
-
-    def __init__(self, clips: ClipSet, parts: list[list[str]]):
-        self.clips, self.parts = clips, parts
-
-    def __getitem__(self, number: int) -> Batch:
-        return self.clips.batch(self.parts[number])
+def build_losses(specs: list[dict]) -> list[tuple[str, Callable, dict]]:
+    """(label, loss, its entry) of a page's losses; weight and ramp are the learner's business."""
+    losses = []
+    for number, spec in enumerate(specs):
+        twice = sum(other["name"] == spec["name"] for other in specs) > 1
+        losses.append((f"{spec['name']}_{number}" if twice else spec["name"], build_loss(spec), spec))
+    return losses
 
 
 def build_loss(spec: dict):
-    """A loss from its entry on a page; its weight and its ramp are the learner's business."""
-    own = {key: value for key, value in spec.items() if key not in ("weight", "ramp_steps")}
-    return plugins.build("losses", own)
+    """A loss from its entry on a page."""
+    return plugins.build("losses", {key: value for key, value in spec.items() if key not in LOSS_WEIGHTS})
+
+
+def build_augmentation(spec: dict) -> tuple[Callable, str, dict]:
+    """(function, domain, settings) of an entry of a page's ``augment``."""
+    settings = plugins.check("augment", spec, "augment")
+    name = settings.pop("name")
+    return plugins.load("augment", name), settings.get("on") or plugins.constant("augment", name, "DOMAIN"), settings

@@ -52,24 +52,96 @@ def build_optimizer(detector: Detector, optimizer: dict) -> torch.optim.Optimize
 
 
 def learning_rate_factor(step: int, steps: int, optimizer: dict) -> float:
-    """Share of the peak learning rate at optimiser step ``step`` (0 is the first).
+    """Share of the peak learning rate at optimiser step ``step`` (0 is the first) of ``steps``.
 
-    Warm-up is linear, or exponential: exp(−5 (1 − s/R)²) over R steps (DCASE baseline). Then it stays, or falls along
-    half a cosine to ``floor``.
+    Warm-up is linear, or exponential as `ramp`. Then the rate stays ("constant"), falls along half a cosine to
+    ``floor`` at the last step ("cosine"), or stays until ``constant_steps`` and falls along a quarter of a cosine, no
+    lower than ``floor`` ("constant_then_cosine").
+
+    Source
+    ------
+    ATST-SED 7ebf531 train/local/scheduler.py; DESED_task, baseline of 2024. Their steps count from 1.
     """
-    warmup = optimizer["warmup_steps"]
-    if step < warmup:
-        share = (step + 1) / warmup
-        return share if optimizer["warmup"] == "linear" else math.exp(-5 * (1 - share) ** 2)
+    number, warmup = step + 1, optimizer["warmup_steps"]
+    if number < warmup:
+        return ramp(number, warmup, "linear" if optimizer["warmup"] == "linear" else "exponential")
     if optimizer["schedule"] == "constant":
         return 1.0
-    progress = (step - warmup) / max(1, steps - warmup)
     floor = optimizer["floor"]
-    return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+    late = optimizer["schedule"] == "constant_then_cosine"
+    begin = max(warmup, optimizer["constant_steps"]) if late else warmup
+    progress = min(1.0, max(0.0, (number - begin) / max(1, steps - begin)))
+    if late:
+        return max(floor, math.cos(0.5 * math.pi * progress))
+    return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * progress))
 
 
-def ramp(step: int, ramp_steps: int) -> float:
-    """Weight of a consistency loss at step s: exp(−5 (1 − s/R)²), 1 from step R on. Source: DESED_task, schedulers."""
-    if ramp_steps <= 0:
+def ramp(step: int, ramp_steps: int, kind: str = "exponential", limit: float = 1.0) -> float:
+    """Share of a loss' weight at optimiser step ``step`` (1 is the first).
+
+    Parameters
+    ----------
+    ramp_steps : int    where it reaches 1; 0: it is 1 from the beginning
+    kind : str    "exponential": exp(−5 (1 − s/R)²); "linear": s/R; "constant": 1
+    limit : float    where a linear ramp ends: CP-JKU's goes on to 2
+
+    Source
+    ------
+    DESED_task, utils/schedulers.py; CP-JKU, DCASE 2024 Task 4.
+    """
+    if ramp_steps <= 0 or kind == "constant":
         return 1.0
+    if kind == "linear":
+        return min(step / ramp_steps, limit)
     return math.exp(-5 * (1 - min(step, ramp_steps) / ramp_steps) ** 2)
+
+
+def teacher_decay(step: int, teacher: dict) -> float:
+    """Share a of itself that the teacher keeps in the update of optimiser step ``step`` (0 is the first)."""
+    return min(1 - 1 / (step + 2), teacher["decay"]) if teacher["ramped"] else teacher["decay"]
+
+
+@torch.no_grad()
+def update_teacher(teacher: Detector, student: Detector, decay: float) -> None:
+    """θ_t ← a·θ_t + (1 − a)·θ_s over the parameters that train; BatchNorm statistics are left alone."""
+    trained = [
+        (mean, own) for mean, own in zip(teacher.parameters(), student.parameters(), strict=True) if own.requires_grad
+    ]
+    if trained:
+        torch._foreach_lerp_([mean for mean, _ in trained], [own for _, own in trained], 1 - decay)
+
+
+def freeze_unused(detector: Detector) -> list[str]:
+    """Take the gradient from parameters that no score depends on: distributed training would wait for theirs.
+
+    Returns
+    -------
+    list of str    their names
+    """
+    frames = detector.grid.frames(1.0)
+    given = {name: torch.zeros(1, frames, detector.encoders[name].dim) for name in detector.frozen}
+    waveform = None if len(given) == len(detector.encoders) else torch.zeros(1, detector.sample_rate)
+    training = detector.training
+    detector.eval()
+    with torch.enable_grad():
+        scores = detector(waveform, given, frames)
+        reached = _leaves(scores.strong_logits.sum() + scores.weak.sum())
+    detector.train(training)
+    unused = [name for name, p in detector.named_parameters() if p.requires_grad and id(p) not in reached]
+    for name in unused:
+        detector.get_parameter(name).requires_grad_(False)
+    return unused
+
+
+def _leaves(value: torch.Tensor) -> set[int]:
+    """Ids of the parameters that a tensor was computed from."""
+    leaves, seen, waiting = set(), set(), [value.grad_fn]
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if hasattr(node, "variable"):
+            leaves.add(id(node.variable))
+        waiting += [parent for parent, _ in node.next_functions]
+    return leaves

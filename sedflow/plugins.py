@@ -1,7 +1,8 @@
 """From a ``name:`` in YAML to the class in ``<family>/<name>.py``, with its settings checked first.
 
-Settings are the keyword-only arguments of the one public class of the file. They are read from the source text, so
-that a typo is found without importing torch. A name with a dot is a module outside the package.
+Settings are the keyword-only arguments of the one public class of the file, or of its function of the file's name. They
+are read from the source text, so that a typo is found without importing torch. A name with a dot is a module outside
+the package.
 """
 
 from __future__ import annotations
@@ -25,12 +26,7 @@ class SettingsError(ValueError):
 
 def names(family: str) -> list[str]:
     """Names of the plugins in a family, sorted."""
-    if (PACKAGE / family).is_dir():
-        return sorted(path.stem for path in (PACKAGE / family).glob("*.py") if path.stem != "__init__")
-    tree = ast.parse((PACKAGE / f"{family}.py").read_text(encoding="utf-8"))
-    return sorted(
-        node.name for node in tree.body if isinstance(node, ast.FunctionDef) and not node.name.startswith("_")
-    )
+    return sorted(path.stem for path in (PACKAGE / family).glob("*.py") if path.stem != "__init__")
 
 
 @functools.cache
@@ -79,20 +75,26 @@ def build(family: str, spec: dict, *given):
 
 
 def load(family: str, name: str):
-    """Import a plugin and return its class (or its function, for a family that is one module)."""
-    definition = _definition(family, name)
-    if "." in name:
-        return getattr(importlib.import_module(name), definition.name)
-    module = f"sedflow.{family}.{name}" if (PACKAGE / family).is_dir() else f"sedflow.{family}"
-    return getattr(importlib.import_module(module), definition.name)
+    """Import a plugin and return its class or function."""
+    module = name if "." in name else f"sedflow.{family}.{name}"
+    return getattr(importlib.import_module(module), _definition(family, name).name)
 
 
-def constant(family: str, name: str):
-    """A module-level constant of a family that is one module, without importing it."""
-    for node in ast.parse((PACKAGE / f"{family}.py").read_text(encoding="utf-8")).body:
-        if isinstance(node, ast.Assign) and node.targets[0].id == name:
+def constant(family: str, name: str, key: str):
+    """A module-level constant of a plugin's file, without importing it."""
+    path = source_file(family, name)
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", None) == key:
             return ast.literal_eval(node.value)
-    raise KeyError(f"sedflow/{family}.py has no constant {name}")
+    raise SettingsError(f"{path}: a plugin of {family!r} says its {key}")
+
+
+def has_method(family: str, name: str, method: str) -> bool:
+    """Whether the class of a plugin defines a method, or sets an attribute of that name; without importing it."""
+    definition = _definition(family, name)
+    methods = {node.name for node in definition.body if isinstance(node, ast.FunctionDef)}
+    attributes = {node.attr for node in ast.walk(definition) if isinstance(node, ast.Attribute)}
+    return method in methods or method in attributes
 
 
 def source_file(family: str, name: str) -> Path:
@@ -102,12 +104,10 @@ def source_file(family: str, name: str) -> Path:
         if found is None or found.origin is None:
             raise SettingsError(f"{family}: no module {name!r} can be imported")
         return Path(found.origin)
-    if (PACKAGE / family).is_dir():
-        path = PACKAGE / family / f"{name}.py"
-        if name == "__init__" or not path.is_file():
-            raise SettingsError(f"{family}: there is no {name!r}{nearest(name, names(family))}")
-        return path
-    return PACKAGE / f"{family}.py"
+    path = PACKAGE / family / f"{name}.py"
+    if name == "__init__" or not path.is_file():
+        raise SettingsError(f"{family}: there is no {name!r}{nearest(name, names(family))}")
+    return path
 
 
 def nearest(key: str, known) -> str:
@@ -119,16 +119,12 @@ def nearest(key: str, known) -> str:
 def _definition(family: str, name: str):
     path = source_file(family, name)
     body = ast.parse(path.read_text(encoding="utf-8")).body
-    if (PACKAGE / family).is_dir() or "." in name:
-        public = [node for node in body if isinstance(node, ast.ClassDef) and not node.name.startswith("_")]
-        if len(public) != 1:
-            raise SettingsError(
-                f"{path}: a plugin file defines exactly one public class, found {[n.name for n in public]}"
-            )
-        return public[0]
-    public = [node for node in body if isinstance(node, ast.FunctionDef) and node.name == name]
-    if not public or name.startswith("_"):
-        raise SettingsError(f"{family}: there is no {name!r}{nearest(name, names(family))}")
+    named = [node for node in body if isinstance(node, ast.FunctionDef) and node.name == path.stem]
+    if named:
+        return named[0]
+    public = [node for node in body if isinstance(node, ast.ClassDef) and not node.name.startswith("_")]
+    if len(public) != 1:
+        raise SettingsError(f"{path}: a plugin file defines exactly one public class, found {[n.name for n in public]}")
     return public[0]
 
 

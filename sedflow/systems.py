@@ -7,6 +7,7 @@ import graphlib
 from pathlib import Path
 
 from sedflow import plugins
+from sedflow.learning_checks import check_learning
 from sedflow.params import HELD_OUT, PSEUDO, Stage, System, overlay, read_yaml, validated
 from sedflow.plugins import SettingsError, nearest
 
@@ -126,31 +127,13 @@ def _check_corpus(spec: dict, where: str) -> dict:
 def _check_stage(system: System, name: str, stage: Stage, where: str) -> None:
     at = f"{where}: stages.{name}"
     encoders = [encoder["name"] for encoder in system.detector.encoders]
-    _check_plugins(stage, encoders, at)
     _check_parts(stage, encoders, at)
+    check_learning(system, stage, at)
     _check_schedule(stage, at)
     _check_sources(system, stage, at)
     _check_pseudo_labels(system, stage, at)
     if stage.start_from is not None and stage.start_from not in system.stages:
         raise SettingsError(f"{at}.start_from: no stage {stage.start_from!r}{nearest(stage.start_from, system.stages)}")
-
-
-def _check_plugins(stage: Stage, encoders: list[str], at: str) -> None:
-    """Losses and augmentations exist, take these settings, and find what they need in this stage."""
-    for loss in stage.losses:
-        own = {key: value for key, value in loss.items() if key not in ("weight", "ramp_steps")}
-        plugins.check("losses", own, f"{at}.losses")
-        if loss["name"] == "consistency" and stage.teacher is None:
-            raise SettingsError(
-                f"{at}.losses: consistency needs a teacher; add `teacher: {{decay: 0.999}}` or drop the loss"
-            )
-    for spec in stage.augment:
-        plugins.check("augment", spec, f"{at}.augment")
-        if set(stage.freeze) == set(encoders) and spec["name"] in plugins.constant("augment", "NEEDS_WAVEFORM"):
-            raise SettingsError(
-                f"{at}.augment: {spec['name']!r} works on the waveform, but with every encoder frozen only cached "
-                "features are read; drop it here or use it in a stage that trains the encoder"
-            )
 
 
 def _check_parts(stage: Stage, encoders: list[str], at: str) -> None:

@@ -9,6 +9,12 @@ A file here is a plugin: its one public class has
 - ``layers()``: modules from input to output, which together hold every trainable parameter exactly once;
 - ``load_official(path)``: reads the official checkpoint in each of its published spellings.
 
+Augmentation between front end and network needs one of two pairs more, both of tensors (batch, bands, time):
+
+- ``spectrogram(waveform)``, linear mel, and ``features(spectrum)``, what the network reads; then ``encode(features)``,
+  where a last frame that the clip only partly fills may be missing;
+- ``log_mel(waveform)``, what the network reads, and ``from_log_mel(log_mel, frames)``.
+
 Reading weights is common to all of them: ``read_checkpoint``, ``part_of`` and ``load_strict``.
 """
 

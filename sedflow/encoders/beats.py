@@ -123,9 +123,20 @@ class BEATs(nn.Module):
         return self._frames(waveform, frames)
 
     def _frames(self, waveform: Tensor, frames: int) -> Tensor:
+        return self.from_log_mel(self.log_mel(waveform), frames)
+
+    def log_mel(self, waveform: Tensor) -> Tensor:
+        """(batch, samples) → what the network reads, (batch, bands, time)."""
         # time is stretched by half a step at most; 10 s are 62 steps, as published
         steps = max(1, math.ceil(waveform.shape[1] / _STEP - 0.5))
-        tokens = self.tokens(padded(waveform, steps * _STEP + KaldiFbank.window - KaldiFbank.hop))
+        samples = steps * _STEP + KaldiFbank.window - KaldiFbank.hop
+        return self.features(padded(checked(waveform, self.sample_rate), samples)).transpose(1, 2)
+
+    def from_log_mel(self, log_mel: Tensor, frames: int) -> Tensor:
+        """What the network reads (batch, bands, time) → (batch, frames, dim)."""
+        return self._on_grid(self.encode(log_mel.transpose(1, 2)), frames)
+
+    def _on_grid(self, tokens: Tensor, frames: int) -> Tensor:
         if self.pool_steps:
             tokens = tokens.unflatten(1, (-1, _HEIGHT)).mean(dim=2)
         return F.adaptive_avg_pool1d(tokens.transpose(1, 2), frames).transpose(1, 2)

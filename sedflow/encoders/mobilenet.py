@@ -9,7 +9,7 @@ from torch import nn
 
 from sedflow.encoders import load_strict, part_of, read_checkpoint
 from sedflow.frontend import LogMel
-from sedflow.waveform import checked
+from sedflow.waveform import checked, completed
 
 # kernel, expanded channels, output channels, squeeze-excitation?, activation: MobileNetV3-Large at width 1
 _BLOCKS = [
@@ -178,7 +178,15 @@ class MobileNet(nn.Module):
 
     def forward(self, waveform: torch.Tensor) -> torch.Tensor:
         """(batch, samples) → (batch, frames, dim)."""
-        return self.embed(self.front_end(checked(waveform, self.sample_rate) * self.gain))
+        return self.embed(self.log_mel(waveform))
+
+    def log_mel(self, waveform: torch.Tensor) -> torch.Tensor:
+        """(batch, samples) → what the network reads, (batch, bands, time)."""
+        return self.front_end(checked(waveform, self.sample_rate) * self.gain)
+
+    def from_log_mel(self, log_mel: torch.Tensor, frames: int) -> torch.Tensor:
+        """What the network reads (batch, bands, time) → (batch, frames, dim)."""
+        return completed(self.embed(log_mel), frames)
 
     def embed(self, mel: torch.Tensor) -> torch.Tensor:
         """Log mel (batch, bands, time) → (batch, frames, dim)."""

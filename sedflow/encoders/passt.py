@@ -75,7 +75,15 @@ class PaSST(nn.Module):
         return self._frames(waveform, frames)
 
     def _frames(self, waveform: Tensor, frames: int) -> Tensor:
-        return completed(self.tokens(waveform), frames)
+        return self.from_log_mel(self.log_mel(waveform), frames)
+
+    def log_mel(self, waveform: Tensor) -> Tensor:
+        """(batch, samples) → what the network reads, (batch, bands, time)."""
+        return self.front_end(waveform)
+
+    def from_log_mel(self, log_mel: Tensor, frames: int) -> Tensor:
+        """What the network reads (batch, bands, time) → (batch, frames, dim)."""
+        return completed(self.encode(log_mel), frames)
 
     def tokens(self, waveform: Tensor) -> Tensor:
         """The official sequence: what lies beyond the position table is dropped."""

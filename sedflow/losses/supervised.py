@@ -1,36 +1,51 @@
-"""Binary cross-entropy against strong and weak labels."""
+"""Binary cross-entropy against strong, soft and weak labels."""
 
 from __future__ import annotations
 
 import torch
 from torch.nn import functional as F
 
+from sedflow.losses import frame_mean, masked_mean, rows_of
+
 
 class Supervised:
-    """Frame labels judge frame scores, clip labels judge clip scores.
+    """Frame labels judge frame scores, clip labels judge clip scores; classes that labels do not speak of do not count.
 
     Parameters
     ----------
-    weak_weight : float    weight of the clip term beside the frame term
-    weak_from_strong : bool    strongly labelled clips count in the clip term too
+    strong_weight, weak_weight : float    weights of the frame term and of the clip term
+    weak_from_strong : bool    clips with frame labels count in the clip term too
+    sources : list of str, optional    clips of these sources only
+    dilute : bool
+        Classes that labels do not speak of add nothing, but the mean is taken over them too: the baseline of 2024 and
+        CP-JKU, where a source with few classes weighs less.
     """
 
-    def __init__(self, *, weak_weight: float = 1.0, weak_from_strong: bool = False):
-        self.weak_weight = weak_weight
-        self.weak_from_strong = weak_from_strong
+    def __init__(
+        self,
+        *,
+        strong_weight: float = 1.0,
+        weak_weight: float = 1.0,
+        weak_from_strong: bool = False,
+        sources: list[str] | None = None,
+        dilute: bool = False,
+    ):
+        self.strong_weight, self.weak_weight = strong_weight, weak_weight
+        self.weak_kinds = ("weak", "strong", "soft") if weak_from_strong else ("weak",)
+        self.sources, self.dilute = sources, dilute
 
     def __call__(self, step) -> torch.Tensor:
-        """Mean over strongly labelled frames plus the weighted mean over labelled clips; zero without such rows."""
+        """Weighted sum of the terms; zero without such clips."""
+        terms = self.terms(step)
+        return self.strong_weight * terms["strong"] + self.weak_weight * terms["weak"]
+
+    def terms(self, step) -> dict[str, torch.Tensor]:
+        """The mean over frames with labels, and that over clips with labels."""
         batch, student = step.batch, step.student
-        loss = student.weak.sum() * 0.0
-        rows = batch.rows_of_kind("strong")
-        if len(rows):
-            valid = batch.valid[rows]
-            logits = student.strong_logits[rows][valid]
-            loss = loss + F.binary_cross_entropy_with_logits(logits, batch.strong[rows][valid])
-        rows = batch.rows_of_kind("weak", "strong") if self.weak_from_strong else batch.rows_of_kind("weak")
-        if len(rows):
-            # the pooled probability can touch 1 by rounding
-            weak = student.weak[rows].clamp(1e-7, 1 - 1e-7)
-            loss = loss + self.weak_weight * F.binary_cross_entropy(weak, batch.weak[rows])
-        return loss
+        of_frames = F.binary_cross_entropy_with_logits(student.strong_logits, batch.strong, reduction="none")
+        # the pooled probability can touch 1 by rounding
+        of_clips = F.binary_cross_entropy(student.weak.clamp(1e-7, 1 - 1e-7), batch.weak, reduction="none")
+        with_events = rows_of(batch, ("strong", "soft"), self.sources)
+        frames = frame_mean(of_frames, batch.known, batch.valid & with_events.unsqueeze(1), self.dilute)
+        clips = masked_mean(of_clips, batch.known, rows_of(batch, self.weak_kinds, self.sources), self.dilute)
+        return {"strong": frames, "weak": clips}

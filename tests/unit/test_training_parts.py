@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from sedflow import audio, augment
+from sedflow import audio, plugins
 from sedflow.dataset import Batch, ClipSet, Inputs, TrainingBatches
 from sedflow.detector import Prediction, build_detector
 from sedflow.events import ClassSet, Clip, Event, LabelError
@@ -19,6 +19,10 @@ from sedflow.optimization import learning_rate_factor, parameter_groups, ramp
 
 CLASSES = ClassSet(("dog", "cat"))
 KINDS = {"real_strong": "strong", "weak": "weak", "unlabeled": "none"}
+
+
+def augment(name, batch, rng, **settings):
+    return plugins.load("augment", name)(batch, rng, **settings)
 
 
 def clip_of(source, number, seconds=2.0):
@@ -79,17 +83,17 @@ def test_a_source_without_clips_and_a_clip_that_is_too_long_are_named(clips, tmp
 
 
 def test_mixup_stays_within_a_kind_and_mixes_everything_alike(batch):
-    mixed = augment.mixup(batch, np.random.default_rng(1), probability=1.0, alpha=0.5)
+    mixed = augment("mixup", batch, np.random.default_rng(1), probability=1.0, alpha=0.5)
     partner = mixed.mixing.partner
     assert all(batch.kinds[row] == batch.kinds[other] for row, other in enumerate(partner.tolist()))
     torch.testing.assert_close(mixed.inputs.waveform, mixed.mixing.apply(batch.inputs.waveform))
     torch.testing.assert_close(mixed.strong, mixed.mixing.apply(batch.strong))
     assert mixed.clean is batch.clean
-    assert augment.mixup(batch, np.random.default_rng(1), probability=0.0) is batch
+    assert augment("mixup", batch, np.random.default_rng(1), probability=0.0) is batch
 
 
 def test_frame_shift_moves_sound_and_labels_together(batch):
-    shifted = augment.frame_shift(batch, np.random.default_rng(3), max_seconds=1.0, clip_seconds=2.0)
+    shifted = augment("frame_shift", batch, np.random.default_rng(3), max_seconds=1.0, clip_seconds=2.0)
     moved = [k for k in range(3) if not torch.equal(shifted.strong[k], batch.strong[k])]
     assert moved
     for row in (0, 2):
@@ -102,7 +106,7 @@ def test_frame_shift_moves_sound_and_labels_together(batch):
 
 @pytest.mark.parametrize("name", ["gain", "equalize", "time_mask"])
 def test_what_disturbs_the_student_leaves_teacher_and_targets(batch, name):
-    changed = getattr(augment, name)(batch, np.random.default_rng(0))
+    changed = augment(name, batch, np.random.default_rng(0))
     assert not torch.equal(changed.inputs.waveform, batch.inputs.waveform)
     torch.testing.assert_close(changed.clean.waveform, batch.clean.waveform)
     torch.testing.assert_close(changed.strong, batch.strong)
@@ -110,7 +114,7 @@ def test_what_disturbs_the_student_leaves_teacher_and_targets(batch, name):
 
 
 def test_an_equalizer_of_no_gain_is_identity(batch):
-    same = augment.equalize(batch, np.random.default_rng(0), max_db=0.0, probability=1.0)
+    same = augment("equalize", batch, np.random.default_rng(0), max_db=0.0, probability=1.0)
     torch.testing.assert_close(same.inputs.waveform, batch.inputs.waveform, atol=1e-5, rtol=1e-4)
 
 
@@ -129,7 +133,7 @@ def test_losses_are_zero_without_rows_of_their_source(clips):
 
 
 def test_consistency_follows_the_mixing_and_spares_the_teacher(batch):
-    mixed = augment.mixup(batch, np.random.default_rng(5), probability=1.0, alpha=0.5)
+    mixed = augment("mixup", batch, np.random.default_rng(5), probability=1.0, alpha=0.5)
     teacher = prediction(batch, seed=1, grad=True)
     wanted = mixed.mixing.apply(teacher.strong.detach())
     logits = torch.logit(wanted.clamp(1e-6, 1 - 1e-6)).requires_grad_()
@@ -212,6 +216,6 @@ def test_inputs_without_waveform_pass_every_augmentation_a_cache_allows(batch):
     of_cache = batch.replace(inputs=cached, clean=cached)
     rng = np.random.default_rng(0)
     for name in ("mixup", "frame_shift", "time_mask", "feature_noise"):
-        of_cache = getattr(augment, name)(of_cache, rng)
+        of_cache = augment(name, of_cache, rng)
     assert of_cache.inputs.waveform is None
     assert math.isfinite(float(of_cache.inputs.embeddings["mobilenet"].sum()))

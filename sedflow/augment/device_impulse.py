@@ -1,0 +1,65 @@
+"""Device impulse responses: clips as other microphones would have recorded them."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sedflow import audio
+from sedflow.augment import changed, tensor
+from sedflow.dataset import Batch
+
+DOMAIN = "waveform"
+
+
+def device_impulse(
+    batch: Batch, rng: np.random.Generator, *, folder: str, sample_rate: int, probability: float = 0.5
+) -> Batch:
+    """Convolve clips with impulse responses of recording devices, for student and teacher alike.
+
+    Parameters
+    ----------
+    folder : str    of audio files with one response each, e.g. those of MicIRP
+    sample_rate : int    of the clips, Hz; the responses are brought to it
+    probability : float    chance that a clip is convolved
+
+    Raises
+    ------
+    FileNotFoundError    the folder is missing or holds no audio
+
+    Source
+    ------
+    Device impulse response augmentation (Morocutti et al., DCASE 2023); CP-JKU, DCASE 2024 Task 4.
+    """
+    responses = read_responses(folder, sample_rate)
+    numbers = rng.integers(0, len(responses), size=len(batch))
+    played = tensor(batch, rng.random(len(batch)) < probability)
+    longest = max(len(response) for response in responses)
+    kernels = np.zeros((len(batch), longest), dtype=np.float32)
+    for row, number in enumerate(numbers):
+        kernels[row, : len(responses[number])] = responses[number]
+
+    def convolve(waveform: Tensor) -> Tensor:
+        samples = waveform.shape[1]
+        size = samples + longest - 1
+        spectrum = torch.fft.rfft(waveform, n=size) * torch.fft.rfft(tensor(batch, kernels), n=size)
+        return torch.fft.irfft(spectrum, n=size)[:, :samples].where(played.unsqueeze(1), waveform)
+
+    return batch.replace(inputs=changed(batch.inputs, waveform=convolve), clean=changed(batch.clean, waveform=convolve))
+
+
+@functools.cache
+def read_responses(folder: str, sample_rate: int) -> tuple[np.ndarray, ...]:
+    """Responses of a folder, of energy 1 so that loudness stays about the same."""
+    files = [path for path in sorted(Path(folder).rglob("*")) if path.suffix.lower() in (".wav", ".flac")]
+    if not files:
+        raise FileNotFoundError(
+            f"device_impulse: {folder!r} holds no .wav or .flac files; put impulse responses of devices there (MicIRP "
+            "is a free collection), or take device_impulse out of `augment`"
+        )
+    responses = [audio.read(path, sample_rate) for path in files]
+    return tuple(response / max(float(np.linalg.norm(response)), 1e-8) for response in responses)

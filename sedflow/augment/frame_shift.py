@@ -1,0 +1,55 @@
+"""Shift in time: sound and labels together."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sedflow.augment import over_time
+from sedflow.dataset import Batch
+
+DOMAIN = "any"
+
+
+def frame_shift(
+    batch: Batch,
+    rng: np.random.Generator,
+    *,
+    max_seconds: float = 2.0,
+    clip_seconds: float = 10.0,
+    sigma_seconds: float | None = None,
+) -> Batch:
+    """Roll every clip in time by its own random amount, labels too; what leaves at the end comes in at the start.
+
+    Parameters
+    ----------
+    max_seconds : float    largest shift to either side, each as likely
+    clip_seconds : float    length of the clips
+    sigma_seconds : float, optional    draw from a normal distribution of this width instead
+
+    Source
+    ------
+    EfficientSED, helpers/augment.py: a normal distribution of an eighth of the clip.
+    """
+    frames = batch.strong.shape[1]
+    per_second = frames / clip_seconds
+    if sigma_seconds is None:
+        most = round(max_seconds * per_second)
+        shifts = rng.integers(-most, most + 1, size=len(batch))
+    else:
+        shifts = np.round(rng.normal(0.0, sigma_seconds * per_second, size=len(batch))).astype(int)
+    # a padded clip would get its padding rolled into the middle
+    shifts[~batch.valid.all(1).cpu().numpy()] = 0
+
+    def roll(values: Tensor) -> Tensor:
+        length = values.shape[1]
+        rolled = [row.roll(round(shift * length / frames), 0) for row, shift in zip(values, shifts, strict=True)]
+        return torch.stack(rolled)
+
+    return batch.replace(
+        inputs=over_time(batch.inputs, roll),
+        clean=over_time(batch.clean, roll),
+        strong=roll(batch.strong),
+        pseudo=None if batch.pseudo is None else roll(batch.pseudo),
+    )

@@ -1,0 +1,93 @@
+"""Mixup of clips with each other: inputs, targets and cached features alike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sedflow.augment import changed, grouped_rows, of_encoders, tensor
+from sedflow.dataset import Batch, Inputs, Mixing
+
+DOMAIN = "waveform"
+
+
+def mixup(  # noqa: PLR0913 (settings of a page)
+    batch: Batch,
+    rng: np.random.Generator,
+    *,
+    on: str = "waveform",
+    probability: float = 0.5,
+    alpha: float = 0.2,
+    beta: float | None = None,
+    groups: str | list[list[str]] = "kind",
+    stronger_first: bool = False,
+    per_clip: bool = False,
+    labels: str = "soft",
+    known: str = "both",
+    teacher: str = "clean",
+    encoders: list[str] | None = None,
+) -> Batch:
+    """Mix each clip with another of its group.
+
+    Parameters
+    ----------
+    on : str    "waveform", "spectrum" (linear mel) or "features"; cached embeddings are mixed in any case
+    probability : float    chance that a batch is mixed at all
+    alpha, beta : float    λ ~ Beta(alpha, beta); beta is alpha if unset
+    groups : str or list of list of str
+        Who is mixed with whom: "kind" of labels, "source", or lists of sources.
+    stronger_first : bool    use max(λ, 1 − λ), so that a clip keeps most of itself
+    per_clip : bool    draw λ for every clip, not once per group
+    labels : str    "soft": targets are mixed as the inputs are; "union": a class sounds if it sounds in either
+    known : str    a class counts where "both" clips' labels speak of it, or where "either" clip's do
+    teacher : str
+        "clean": the teacher reads unmixed clips, and the consistency loss mixes what it says (interpolation
+        consistency). "mixed": it reads what the student reads (mean teacher of the DCASE baselines).
+    encoders : list of str, optional    mix what these encoders read; all if unset
+
+    Source
+    ------
+    Zhang et al., mixup (ICLR 2018); DESED_task, data_augm.py:19-53; ATST-SED, train/local/stage2_trainer.py.
+    """
+    if rng.random() >= probability:
+        return batch
+    partner, weight, group = np.arange(len(batch)), np.ones(len(batch)), np.full(len(batch), -1)
+    for number, rows in enumerate(grouped_rows(batch, groups)):
+        partner[rows] = rows[rng.permutation(len(rows))]
+        drawn = rng.beta(alpha, alpha if beta is None else beta, size=len(rows) if per_clip else 1)
+        weight[rows] = np.maximum(drawn, 1 - drawn) if stronger_first else drawn
+        group[rows] = number
+    mixing = Mixing(tensor(batch, partner), tensor(batch, weight), tensor(batch, group), on, teacher == "mixed")
+    return mixed_labels(batch, mixing, labels, known).replace(
+        inputs=mixed_inputs(batch.inputs, mixing, encoders),
+        clean=mixed_inputs(batch.clean, mixing, encoders) if mixing.clean_too else batch.clean,
+        mixing=mixing,
+    )
+
+
+def mixed_inputs(inputs: Inputs, mixing: Mixing, encoders: list[str] | None) -> Inputs:
+    """Inputs mixed in the domain of the mixing."""
+    mix = of_encoders(mixing.apply, encoders)
+    if mixing.domain == "waveform":
+        return changed(inputs, waveform=mixing.apply, embeddings=mix)
+    return changed(inputs, **{"spectra" if mixing.domain == "spectrum" else "features": mix, "embeddings": mix})
+
+
+def mixed_labels(batch: Batch, mixing: Mixing, labels: str, known: str) -> Batch:
+    """A batch whose labels are mixed, pseudo-labels included."""
+    partner = mixing.partner
+    mix: Callable[[Tensor], Tensor] = mixing.apply
+    if labels == "union":
+        mix = lambda targets: torch.maximum(targets, targets[partner])  # noqa: E731
+    both, either = batch.known & batch.known[partner], batch.known | batch.known[partner]
+    return batch.replace(
+        strong=mix(batch.strong),
+        weak=mix(batch.weak),
+        valid=batch.valid | batch.valid[partner],
+        known=both if known == "both" else either,
+        pseudo=None if batch.pseudo is None else mixing.apply(batch.pseudo),
+        has_pseudo=batch.has_pseudo & batch.has_pseudo[partner],
+    )

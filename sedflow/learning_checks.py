@@ -1,0 +1,108 @@
+"""What a stage of a page says about learning fits together: its losses, augmentations, teachers and processes."""
+
+from __future__ import annotations
+
+from sedflow import plugins
+from sedflow.params import LOSS_WEIGHTS, RAMPS, Stage, System
+from sedflow.plugins import SettingsError
+
+_ORDER = ("any", "waveform", "spectrum", "features")
+
+
+def check_learning(system: System, stage: Stage, at: str) -> None:
+    """Check everything a stage says about learning.
+
+    Raises
+    ------
+    SettingsError    with the place, what is wrong and what would be right
+    """
+    for loss in stage.losses:
+        _check_loss(loss, stage, f"{at}.losses")
+    _check_augment(system, stage, f"{at}.augment")
+    _check_listener(stage, at)
+    for source, share in stage.sources.items():
+        if share % stage.processes:
+            raise SettingsError(
+                f"{at}.sources: {share} clips of {source!r} cannot be shared by {stage.processes} processes, "
+                "which read the same number each"
+            )
+
+
+def _check_loss(loss: dict, stage: Stage, at: str) -> None:
+    plugins.check("losses", {key: value for key, value in loss.items() if key not in LOSS_WEIGHTS}, at)
+    for key in LOSS_WEIGHTS:
+        if key != "ramp" and (isinstance(loss.get(key, 0), bool) or not isinstance(loss.get(key, 0), int | float)):
+            raise SettingsError(f"{at}.{key}: {loss[key]!r} of {loss['name']} is no number")
+    if loss.get("ramp", RAMPS[0]) not in RAMPS:
+        raise SettingsError(f"{at}.ramp: {loss['ramp']!r} is none of {RAMPS}")
+    if loss["name"] == "consistency" and stage.teacher is None:
+        raise SettingsError(f"{at}: consistency needs a teacher; add `teacher: {{decay: 0.999}}` or drop the loss")
+    if loss["name"] == "distillation" and not (stage.pseudo_labels or loss.get("checkpoint")):
+        raise SettingsError(
+            f"{at}: distillation needs a source of pseudo-labels: `pseudo_labels: <ensemble>` in the stage, or "
+            "`checkpoint:` in the loss for a detector that listens along"
+        )
+
+
+def _check_augment(system: System, stage: Stage, at: str) -> None:
+    """Augmentations exist, take these settings, come in the order of their domains, and reach what they should."""
+    encoders = [encoder["name"] for encoder in system.detector.encoders]
+    latest = 0
+    for spec in stage.augment:
+        settings = plugins.check("augment", spec, at)
+        name = settings["name"]
+        domain = _domain(settings, at)
+        if domain != "any" and _ORDER.index(domain) < latest:
+            raise SettingsError(
+                f"{at}: {name!r} works on the {domain}, which comes before {_ORDER[latest]}: move it up"
+            )
+        latest = max(latest, _ORDER.index(domain))
+        for encoder in settings.get("encoders") or encoders:
+            if encoder not in encoders:
+                raise SettingsError(
+                    f"{at}: {name}.encoders: no encoder {encoder!r}{plugins.nearest(encoder, encoders)}"
+                )
+            _check_reach(name, domain, encoder, encoder in stage.freeze, at)
+        if name == "feature_noise" and not stage.freeze:
+            raise SettingsError(f"{at}: feature_noise disturbs cached features, but this stage freezes no encoder")
+        if name == "device_impulse" and settings["sample_rate"] != system.sample_rate:
+            raise SettingsError(
+                f"{at}: device_impulse.sample_rate: the audio of this page is at {system.sample_rate} Hz"
+            )
+
+
+def _domain(settings: dict, at: str) -> str:
+    domain = settings.get("on") or plugins.constant("augment", settings["name"], "DOMAIN")
+    if domain not in _ORDER:
+        raise SettingsError(f"{at}: {settings['name']}.on: {domain!r} is none of {_ORDER[1:]}")
+    return domain
+
+
+def _check_reach(name: str, domain: str, encoder: str, cached: bool, at: str) -> None:
+    """Mixup mixes cached embeddings, and what works on anything works on them; the rest cannot reach them."""
+    if cached:
+        if name != "mixup" and domain != "any":
+            raise SettingsError(
+                f"{at}: {name!r} works on the {domain}, but {encoder!r} is frozen and only its cached features are "
+                f"read; drop it here, name other `encoders`, or use it in a stage that trains {encoder!r}"
+            )
+        return
+    linear = plugins.has_method("encoders", encoder, "spectrogram")
+    if domain == "spectrum" and not linear:
+        raise SettingsError(f"{at}: {name!r}: {encoder!r} has no linear mel spectrum; use `on: features` or `waveform`")
+    if domain == "features" and not linear and not plugins.has_method("encoders", encoder, "log_mel"):
+        raise SettingsError(f"{at}: {name!r}: {encoder!r} does not show what its network reads; use `on: waveform`")
+
+
+def _check_listener(stage: Stage, at: str) -> None:
+    """A detector that listens along hears the same clips: it follows mixing, but not changes of features."""
+    if not any(loss.get("checkpoint") for loss in stage.losses):
+        return
+    if stage.freeze:
+        raise SettingsError(f"{at}.losses: distillation.checkpoint listens to audio, but {stage.freeze} read a cache")
+    for spec in stage.augment:
+        if spec["name"] != "mixup" and _domain(spec, at) == "features":
+            raise SettingsError(
+                f"{at}.augment: {spec['name']!r} changes features that only the student has; the detector of "
+                "distillation.checkpoint would hear another clip. Drop it, or distil stored pseudo-labels"
+            )

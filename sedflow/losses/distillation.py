@@ -1,0 +1,91 @@
+"""Learning from other detectors: stored pseudo-labels of an ensemble, or a finished detector that listens along."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+from torch.nn import functional as F
+
+from sedflow.losses import frame_mean, rows_of
+
+
+class Distillation:
+    """Binary cross-entropy of frame scores against the probabilities of other detectors.
+
+    Parameters
+    ----------
+    balance : float
+        Share of the pseudo-labels; the rest, 1 − balance, goes to the hard labels of those clips that have them.
+        EfficientSED: 0.9.
+    sources : list of str, optional    clips of these sources only
+    checkpoint : str, optional
+        A finished detector of the same classes that hears the same augmented clips as the student, frozen, evaluating.
+        Unset, pseudo-labels are those that the batch carries.
+    network : str    of the checkpoint: "student" or "teacher"
+    classes : str    "all", or "known": those that the clip's labels speak of
+
+    Source
+    ------
+    Schmid et al., PretrainedSED and EfficientSED: targets are sigmoids of (mean) logits at temperature 1.
+    """
+
+    def __init__(
+        self,
+        *,
+        balance: float = 1.0,
+        sources: list[str] | None = None,
+        checkpoint: str | None = None,
+        network: str = "student",
+        classes: str = "all",
+    ):
+        if not 0.0 <= balance <= 1.0:
+            raise ValueError(f"balance: {balance} is not in 0…1")
+        self.balance, self.sources, self.classes = balance, sources, classes
+        self.detector, self.labels = None, None
+        if checkpoint is not None:
+            from sedflow.specification import load_detector
+
+            self.detector, specification = load_detector(checkpoint, network)
+            self.detector.requires_grad_(False)
+            self.labels = specification.classes
+
+    def __call__(self, step) -> torch.Tensor:
+        """Mean over all frames of clips with pseudo-labels; zero without such clips."""
+        terms = self.terms(step)
+        return self.balance * terms["soft"] + (1 - self.balance) * terms["hard"]
+
+    def terms(self, step) -> dict[str, torch.Tensor]:
+        """The term of pseudo-labels, and that of the hard labels of strongly labelled clips."""
+        batch, logits = step.batch, step.student.strong_logits
+        rows = rows_of(batch, None, self.sources)
+        targets = batch.pseudo
+        if self.detector is not None:
+            targets = self.listen(batch)
+        else:
+            rows = rows & batch.has_pseudo
+        if targets is None:
+            zero = logits.sum() * 0.0
+            return {"soft": zero, "hard": zero}
+        soft = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+        hard = F.binary_cross_entropy_with_logits(logits, batch.strong, reduction="none")
+        known = batch.known if self.classes == "known" else torch.ones_like(batch.known)
+        with_events = rows & rows_of(batch, ("strong", "soft"), self.sources)
+        return {
+            "soft": frame_mean(soft, known, batch.valid & rows.unsqueeze(1)),
+            "hard": frame_mean(hard, batch.known, batch.valid & with_events.unsqueeze(1)),
+        }
+
+    @torch.no_grad()
+    def listen(self, batch) -> torch.Tensor:
+        """What the finished detector says of the clips as the student hears them, (batch, frames, classes)."""
+        self.detector.to(batch.strong.device)
+        inputs = dataclasses.replace(batch.inputs, embeddings={}, spectra={}, features={})
+        mixing = batch.mixing
+        if mixing is not None and mixing.domain != "waveform":
+            # the student's features were mixed; this detector has its own front end, and mixes there the same way
+            opened = self.detector.opened(inputs, mixing.domain)
+            kind = "spectra" if mixing.domain == "spectrum" else "features"
+            mixed = {name: mixing.apply(part) for name, part in getattr(opened, kind).items()}
+            inputs = dataclasses.replace(opened, **{kind: mixed})
+        return self.detector.read(inputs, batch.strong.shape[1], batch.valid).strong
