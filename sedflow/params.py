@@ -196,10 +196,14 @@ def read_shared(path="params.yaml") -> Shared:
 def overlay(base: dict, changes: dict) -> dict:
     """A copy of ``base`` with ``changes`` laid over it, mapping by mapping; lists are replaced whole.
 
-    A mapping with its own ``name`` is another plugin and replaces the old one, settings and all.
+    A mapping with its own ``name`` is another plugin and replaces the old one, settings and all; ``null`` takes a key
+    away.
     """
     merged = dict(base)
     for key, value in changes.items():
+        if value is None:
+            merged.pop(key, None)
+            continue
         old = merged.get(key)
         deeper = (
             isinstance(value, dict)

@@ -115,6 +115,10 @@ def test_a_variant_changes_what_it_names_and_nothing_else():
     assert base == {"a": {"b": 1, "c": [1, 2]}, "d": {"name": "x", "width": 1}}
 
 
+def test_null_in_a_variant_takes_a_setting_away():
+    assert overlay({"a": {"b": 1, "c": 2}, "d": 3}, {"a": {"b": None}, "d": None, "e": None}) == {"a": {"c": 2}}
+
+
 def test_canonical_settings_do_not_depend_on_the_order_of_keys():
     assert canonical({"b": 1, "a": {"d": 2, "c": 3}}) == canonical(json.loads('{"a": {"c": 3, "d": 2}, "b": 1}'))
     assert canonical(check_system(PAGE)) == canonical(check_system(dict(reversed(PAGE.items()))))
