@@ -62,9 +62,9 @@ def _check_augment(system: System, stage: Stage, at: str) -> None:
                 raise SettingsError(
                     f"{at}: {name}.encoders: no encoder {encoder!r}{plugins.nearest(encoder, encoders)}"
                 )
-            _check_reach(name, domain, encoder, encoder in stage.freeze, at)
-        if name == "feature_noise" and not stage.freeze:
-            raise SettingsError(f"{at}: feature_noise disturbs cached features, but this stage freezes no encoder")
+            _check_reach(name, domain, encoder, stage.cached and encoder in stage.freeze, at)
+        if name == "feature_noise" and not (stage.cached and stage.freeze):
+            raise SettingsError(f"{at}: feature_noise disturbs cached features, but this stage reads none")
         if name == "device_impulse" and settings["sample_rate"] != system.sample_rate:
             raise SettingsError(
                 f"{at}: device_impulse.sample_rate: the audio of this page is at {system.sample_rate} Hz"
@@ -84,7 +84,7 @@ def _check_reach(name: str, domain: str, encoder: str, cached: bool, at: str) ->
         if name != "mixup" and domain != "any":
             raise SettingsError(
                 f"{at}: {name!r} works on the {domain}, but {encoder!r} is frozen and only its cached features are "
-                f"read; drop it here, name other `encoders`, or use it in a stage that trains {encoder!r}"
+                "read; drop it here, name other `encoders`, or let it hear every batch with `cached: false`"
             )
         return
     linear = plugins.has_method("encoders", encoder, "spectrogram")
@@ -98,7 +98,7 @@ def _check_listener(stage: Stage, at: str) -> None:
     """A detector that listens along hears the same clips: it follows mixing, but not changes of features."""
     if not any(loss.get("checkpoint") for loss in stage.losses):
         return
-    if stage.freeze:
+    if stage.cached and stage.freeze:
         raise SettingsError(f"{at}.losses: distillation.checkpoint listens to audio, but {stage.freeze} read a cache")
     for spec in stage.augment:
         if spec["name"] != "mixup" and _domain(spec, at) == "features":

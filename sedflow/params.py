@@ -88,6 +88,9 @@ class Stage(Settings):
 
     start_from: str | None = None
     freeze: list[str] = []
+    cached: bool = pydantic.Field(
+        True, description="frozen encoders are read from the cache; false: they hear every batch, and its augmentations"
+    )
     sources: dict[str, int] = pydantic.Field(description="clips per batch, by source")
     losses: list[PluginSpec] = pydantic.Field(min_length=1)
     augment: list[PluginSpec] = []

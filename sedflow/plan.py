@@ -177,6 +177,11 @@ def pseudo_files(name: str, system: System, stage: Stage, seed) -> list[str]:
     ]
 
 
+def listeners(stage: Stage) -> list[str]:
+    """Finished detectors that listen along while a stage trains."""
+    return [loss["checkpoint"] for loss in stage.losses if loss.get("checkpoint")]
+
+
 def member_files(page: System, ensemble: str, **wildcards) -> list[str]:
     """What the members of an ensemble say about a source; ``wildcards``: system, seed, corpus, source."""
     members = page.ensembles[ensemble].members
@@ -194,8 +199,8 @@ def cache_folder(system: System, encoder: dict) -> str:
 
 
 def caches(system: System, stage: Stage) -> dict[str, str]:
-    """Encoders that a stage freezes → folder of their features."""
-    frozen = [encoder for encoder in system.detector.encoders if encoder["name"] in stage.freeze]
+    """Encoders that a stage freezes → folder of their features; none if it does without the cache."""
+    frozen = [encoder for encoder in system.detector.encoders if stage.cached and encoder["name"] in stage.freeze]
     return {encoder["name"]: f"data/features/{cache_folder(system, encoder)}" for encoder in frozen}
 
 

@@ -193,7 +193,7 @@ def _check_pseudo_labels(system: System, stage: Stage, at: str) -> None:
         _check_source(source, offered, f"{at}.pseudo_labels: ensembles.{stage.pseudo_labels}.sources")
     if not {*sources, PSEUDO} & {source for source, share in stage.sources.items() if share}:
         raise SettingsError(f"{at}.pseudo_labels: {stage.pseudo_labels!r} labels {sources}, none of them in sources")
-    if not any(loss["name"] == "distillation" for loss in stage.losses):
+    if not any(loss["name"] == "distillation" and not loss.get("checkpoint") for loss in stage.losses):
         raise SettingsError(
             f"{at}.pseudo_labels: nothing learns from them; add the loss `{{name: distillation}}` or drop them"
         )

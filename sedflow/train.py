@@ -56,7 +56,8 @@ def train(  # noqa: PLR0913 (one rule's inputs)
     pseudo_labels : list of Path    an ensemble's ``<corpus>/<source>.npy``
     """
     tables = [table for folder in manifests for table in sorted(Path(folder).glob("*.tsv"))]
-    depends_on = [*tables, *weights.values(), *pseudo_labels, start_from]
+    listeners = [loss["checkpoint"] for loss in settings["stage"]["losses"] if loss.get("checkpoint")]
+    depends_on = [*tables, *weights.values(), *pseudo_labels, *listeners, start_from]
     work, out = Path(work) / run_digest(settings, seed, depends_on), Path(out)
     work.mkdir(parents=True, exist_ok=True)
     keep_pages()

@@ -56,6 +56,22 @@ def test_only_frozen_encoders_are_cached_and_only_for_sources_in_use():
     assert plan.cache_files(SYSTEM, FINETUNE) == []
 
 
+def test_a_stage_without_the_cache_may_augment_what_frozen_encoders_hear():
+    stages = copy.deepcopy(PAGE["stages"])
+    stages["frozen"]["augment"] = [{"name": "gain"}]
+    with pytest.raises(SettingsError, match="cached: false"):
+        changed(stages=stages)
+    stages["frozen"]["cached"] = False
+    system = changed(stages=stages)
+    assert plan.cache_files(system, system.stages["frozen"]) == []
+
+
+def test_a_detector_that_listens_along_is_waited_for():
+    stages = copy.deepcopy(PAGE["stages"])
+    stages["finetune"]["losses"].append({"name": "distillation", "checkpoint": "models/a/b/c/seed1/best.safetensors"})
+    assert plan.listeners(changed(stages=stages).stages["finetune"]) == ["models/a/b/c/seed1/best.safetensors"]
+
+
 @pytest.mark.parametrize("change", [{"clip_seconds": 5.0}, {"sample_rate": 32000}, {"feature_shards": 3}])
 def test_another_length_rate_or_number_of_shards_is_another_cache(change):
     assert plan.caches(changed(**change), FROZEN) != plan.caches(SYSTEM, FROZEN)

@@ -21,6 +21,7 @@ rule train:
         features=lambda wildcards: plan.cache_files(page_of(wildcards), stage_of(wildcards)),
         weights=lambda wildcards: list(plan.weights(page_of(wildcards), stage_of(wildcards)).values()),
         pseudo=pseudo_of,
+        listeners=lambda wildcards: plan.listeners(stage_of(wildcards)),
         start=start_of,
     output:
         f"{plan.RUN}/best.safetensors",
