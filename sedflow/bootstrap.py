@@ -21,6 +21,7 @@ from sedflow.evaluation import Evaluation
 from sedflow.events import Clip
 
 _AVERAGES = ("macro_average", "mean", "error_rate")
+SUMMARIES = (*_AVERAGES, "micro_average", "substitutions", "deletions", "insertions")  # entries that are no class
 _CHUNK = 20  # draws per task
 
 Progress = Callable[[Iterable, int], Iterable]

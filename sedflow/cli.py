@@ -64,6 +64,22 @@ def evaluate(  # noqa: PLR0913
 
 
 @commands.command()
+def compare(
+    systems: Annotated[list[Path], typer.Argument(help="models/<system>/<variant>/<stage>[/seed<k>], or scores")],
+    manifests: Annotated[Path | None, typer.Option(help="data/manifests/<corpus>; else the runs' own")] = None,
+    truth: Annotated[Path | None, typer.Option(help="true events, where there are no manifests")] = None,
+    durations: Annotated[Path | None, typer.Option(help="TSV: filename duration; else as long as scored")] = None,
+    split: Literal["test", "validation"] = "test",
+    draws: Annotated[int, typer.Option(help="of the bootstrap over recordings")] = 1000,
+    out: Annotated[Path | None, typer.Option(help="page.html or table.json")] = None,
+):
+    """Judge SYSTEMS on the same clips, and say which differences to the first are significant."""
+    from sedflow import compare_files
+
+    compare_files.compare_files(systems, compare_files.Clips(manifests, truth, durations, split), draws, out)
+
+
+@commands.command()
 def summary(system: str):
     """Print the metrics of a finished system and where its report lies."""
     from sedflow.report import print_summary
@@ -93,12 +109,25 @@ def detect(
 
 @commands.command()
 def inspect(checkpoint: Path):
-    """Say what a detector file holds: classes, rate, network, settings; nothing in it is run."""
-    import dataclasses
+    """Say what a checkpoint holds, ours or an official one: system, network, classes, front end; nothing in it is run."""
+    from sedflow.convert import describe
 
-    from sedflow.specification import read_specification
+    print(describe(checkpoint))
 
-    print(json.dumps(dataclasses.asdict(read_specification(checkpoint)), indent=2, ensure_ascii=False))
+
+@commands.command()
+def convert(
+    checkpoint: Annotated[Path, typer.Argument(help="official checkpoint")],
+    out: Annotated[Path, typer.Argument(help="….safetensors to write")],
+    classes: Annotated[
+        Path | None, typer.Option(help="names of the classes, one per line, in the file's order")
+    ] = None,
+    settings: Annotated[dict | None, typer.Option(parser=json.loads, help='of the encoder, e.g. {"heads": 6}')] = None,
+):
+    """Write an official checkpoint as safetensors with a specification: a detector, or an encoder for `weights:`."""
+    from sedflow.convert import convert
+
+    print(f"{out}: {convert(checkpoint, out, classes, settings)}")
 
 
 @commands.command()

@@ -1,33 +1,109 @@
-"""Several runs on the same clips, side by side, with paired significance against the first."""
+"""Several systems on the same clips, side by side, with paired significance against the first.
+
+A system is one run, several runs that differ in their seed, or a file of scores. Its numbers are means over its seeds,
+and so is every bootstrap draw: intervals and p say how much hangs on the recordings that happen to be in the set. How
+much hangs on the seed is told apart from that, by the standard deviation. p is not corrected for how many are compared.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import math
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from sedflow import postprocess
-from sedflow.bootstrap import Progress, against, draw, headlines, spread, unseen
+from sedflow.agreement import EvaluationError
+from sedflow.bootstrap import SUMMARIES, Progress, against, draw, headlines, spread, unseen
 from sedflow.evaluation import Evaluation
 from sedflow.events import Event
-from sedflow.runs import RunFolder
+from sedflow.judge import corpora_with
+from sedflow.runs import RunFolder, mean_sd
 from sedflow.scores import Scores, load_scores
 
 COLUMNS = ("psds1", "psds2", "psds1_macro", "collar_f1_at_0.5", "intersection_f1_at_0.5", "segment_mpauc_max_fpr_0.1")
 
+ScoreSet = Mapping[str, Scores]
 
-def scores_of_run(path, split: str = "test") -> dict[str, Scores]:
-    """Scores of a run's chosen network, post-processed as tuned; a plain score file or folder is taken as it is."""
-    if not (Path(path) / "postprocess.json").is_file():
-        return load_scores(path)
-    run = RunFolder(Path(path))
-    tuned = run.read("postprocess.json")
-    network = tuned["chosen"]
-    return postprocess.build(tuned[network]).apply(load_scores(run.file(f"scores/{split}_{network}.parquet")))
+
+@dataclasses.dataclass(frozen=True)
+class Contender:
+    """What is compared: the runs of one system, one per seed, or a single file or folder of scores."""
+
+    name: str
+    paths: tuple[Path, ...]
+
+    @property
+    def runs(self) -> list[RunFolder]:
+        """The runs; none for a mere file of scores."""
+        return [RunFolder(path) for path in self.paths if _is_run(path)]
+
+    def scores(self, split: str) -> list[dict[str, Scores]]:
+        """Scores of each seed: of a run its chosen network's, post-processed as tuned; a file's as they are."""
+        return [self._of_run(RunFolder(path), split) if _is_run(path) else load_scores(path) for path in self.paths]
+
+    @staticmethod
+    def _of_run(run: RunFolder, split: str) -> dict[str, Scores]:
+        tuned = run.read("postprocess.json")
+        network = tuned["chosen"]
+        return postprocess.build(tuned[network]).apply(load_scores(run.file(f"scores/{split}_{network}.parquet")))
+
+
+def _is_run(path: Path) -> bool:
+    return (path / "postprocess.json").is_file()
+
+
+def contenders(paths: Iterable[Path]) -> list[Contender]:
+    """Group paths: runs of one stage are seeds of one system, whatever their order; a stage folder means all its seeds.
+
+    Parameters
+    ----------
+    paths : iterable of Path    ``models/<system>/<variant>/<stage>[/seed<k>]``, or scores
+
+    Raises
+    ------
+    EvaluationError    fewer than two systems
+    """
+    groups: dict[Path, list[Path]] = {}
+    for path in map(Path, paths):
+        seeds = sorted(run.parent for run in path.glob("seed*/postprocess.json"))
+        for found in seeds or [path]:
+            groups.setdefault(found.parent if _is_run(found) else found, []).append(found)
+    if len(groups) < 2:
+        raise EvaluationError(
+            f"there is one system to compare, {[str(path) for path in groups]}; name two or more, as "
+            "models/<system>/<variant>/<stage> (all seeds), models/…/seed<k>, or files of scores"
+        )
+    shared = os.path.commonpath([path.resolve().parent for path in groups])
+    names = [path.resolve().relative_to(shared).as_posix() for path in groups]
+    return [
+        Contender(name, tuple(dict.fromkeys(members))) for name, members in zip(names, groups.values(), strict=True)
+    ]
+
+
+def corpus_of(systems: Iterable[Contender], split: str) -> Path:
+    """The manifests that the runs were judged on: ``data/manifests/<corpus>`` of the first corpus with this split.
+
+    Raises
+    ------
+    EvaluationError    there is no run to ask, or the runs name different corpora
+    """
+    folders: dict[tuple[Path, ...], str] = {}
+    for run in [run for system in systems for run in system.runs]:
+        named = [spec.get("as", spec["name"]) for spec in run.read("settings.json")["corpora"]]
+        root = Path(run.path).absolute().parents[4]
+        folders.setdefault(tuple(root / "data/manifests" / name for name in named), str(run.path))
+    if len(folders) != 1:
+        told = {run: [folder.name for folder in of_run] for of_run, run in folders.items()}
+        raise EvaluationError(f"what to judge on? The runs name {told or 'no corpus'}; give --manifests or --truth")
+    return corpora_with(next(iter(folders)), split)[0]
 
 
 def compare(
-    runs: Mapping[str, Mapping[str, Scores]],
+    systems: Mapping[str, Sequence[ScoreSet]],
     truth: Mapping[str, Iterable[Event]],
     durations: Mapping[str, float],
     samples: int = 1000,
@@ -36,41 +112,94 @@ def compare(
     jobs: int = 1,
     progress: Progress = unseen,
 ) -> list[dict]:
-    """Judge runs on the same clips.
+    """Judge systems on the same clips.
 
     Parameters
     ----------
-    runs : mapping name → scores    the first one is what the others are compared with
+    systems : mapping name → scores of each seed    the first one is what the others are compared with
     recordings : mapping clip → recording, optional    drawn together
 
     Returns
     -------
-    list of dict    ``run``, ``metrics`` (name → value), ``intervals`` (name → [low, high]) and, but for the first run,
-                    ``against_first`` (name → difference, low, high, p)
+    list of dict    ``system``, ``seeds``, ``metrics`` (name → mean over seeds), ``deviations`` (name → standard
+                    deviation over seeds), ``per_class`` (name → class → mean), ``intervals`` (name → [low, high]) and,
+                    but for the first system, ``against_first`` (name → difference, low, high, p)
     """
-    judged = {name: Evaluation(scores, truth, durations) for name, scores in runs.items()}
-    drawn = draw(list(judged.values()), samples, seed, recordings, jobs, progress)
-    rows = []
-    for k, (name, evaluation) in enumerate(judged.items()):
-        row = {"run": name, "metrics": headlines(evaluation.metrics()), "intervals": spread(drawn[k])}
-        if k:
-            measured = {m: row["metrics"][m] - rows[0]["metrics"].get(m, math.nan) for m in row["metrics"]}
-            row["against_first"] = {m: against(drawn[0][m], drawn[k][m], measured[m]) for m in sorted(measured)}
+    judged = {name: [Evaluation(scores, truth, durations) for scores in seeds] for name, seeds in systems.items()}
+    drawn = iter(draw([e for seeds in judged.values() for e in seeds], samples, seed, recordings, jobs, progress))
+    rows: list[dict] = []
+    first: dict[str, np.ndarray] = {}
+    for name, seeds in judged.items():
+        row, draws = _row(name, [e.metrics() for e in seeds]), _mean([next(drawn) for _ in seeds])
+        row["intervals"] = spread(draws)
+        if rows:
+            both = [metric for metric in row["metrics"] if metric in rows[0]["metrics"]]
+            gained = {metric: row["metrics"][metric] - rows[0]["metrics"][metric] for metric in both}
+            row["against_first"] = {metric: against(first[metric], draws[metric], gained[metric]) for metric in both}
+        first = first or draws
         rows.append(row)
     return rows
 
 
-def comparison_table(rows: Sequence[Mapping], columns: Sequence[str] = COLUMNS) -> list[list[str]]:
-    """Text cells of ``compare``, header first; ``*`` marks p < 0.05 and ``**`` p < 0.01 against the first run."""
-    shown = [name for name in columns if all(name in row["metrics"] for row in rows)]
-    table = [["run", *shown]]
-    for row in rows:
-        cells = []
-        for name in shown:
-            low, high = row["intervals"][name]
-            p = row.get("against_first", {}).get(name, {}).get("p", 1.0)
-            cells.append(
-                f"{row['metrics'][name]:.3f} [{low:.3f}, {high:.3f}]" + (" **" if p < 0.01 else " *" * (p < 0.05))
-            )
-        table.append([row["run"], *cells])
+def _row(name: str, of_seeds: Sequence[Mapping]) -> dict:
+    numbers = [headlines(metrics) for metrics in of_seeds]
+    shared = [metric for metric in numbers[0] if all(metric in of_seed for of_seed in numbers)]
+    spreads = {metric: mean_sd([of_seed[metric] for of_seed in numbers]) for metric in shared}
+    return {
+        "system": name,
+        "seeds": len(of_seeds),
+        "metrics": {metric: mean for metric, (mean, _) in spreads.items()},
+        "deviations": {metric: sd for metric, (_, sd) in spreads.items() if not math.isnan(sd)},
+        "per_class": {metric: _per_class(of_seeds, metric) for metric in shared},
+    }
+
+
+def _per_class(of_seeds: Sequence[Mapping], metric: str) -> dict[str, float]:
+    tables = [metrics.get(f"{metric}_per_class", metrics[metric]) for metrics in of_seeds]
+    labels = [
+        label
+        for label in (tables[0] if isinstance(tables[0], Mapping) else ())
+        if label not in SUMMARIES and all(isinstance(table.get(label), float) for table in tables)
+    ]
+    return {label: float(np.mean([table[label] for table in tables])) for label in labels}
+
+
+def _mean(draws: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    return {name: np.mean([of_seed[name] for of_seed in draws], axis=0) for name in draws[0]}
+
+
+def stars(p: float) -> str:
+    """``**`` for p < 0.01, ``*`` for p < 0.05."""
+    return "**" if p < 0.01 else "*" * (p < 0.05)
+
+
+def comparison_table(rows: Sequence[Mapping], metrics: Sequence[str] = COLUMNS) -> list[list[str]]:
+    """Text cells of ``compare``, header first: a row per metric, a column per system.
+
+    A cell has lines: mean ± deviation over seeds; its interval; but for the first system the difference to that one
+    with its interval; p with ``*`` (p < 0.05) or ``**`` (p < 0.01).
+    """
+    shown = [name for name in metrics if all(name in row["metrics"] for row in rows)]
+    table = [["metric", *(row["system"] for row in rows)]]
+    for name in shown:
+        table.append([name, *("\n".join(cell_lines(row, name)) for row in rows)])
     return table
+
+
+def cell_lines(row: Mapping, name: str) -> list[str]:
+    """What ``comparison_table`` says of one system and one metric: two lines, or four."""
+    sd = row["deviations"].get(name)
+    told = f"{row['metrics'][name]:.3f}" + (f" ± {sd:.3f}" if sd is not None else "")
+    lines = [told, _range(row["intervals"][name])]
+    if "against_first" in row:
+        test = row["against_first"][name]
+        lines += [f"{test['difference']:+.3f} {_range((test['low'], test['high']), '+')}", _p(test["p"])]
+    return lines
+
+
+def _range(bounds: Sequence[float], sign: str = "") -> str:
+    return "[" + ", ".join(f"{bound:{sign}.3f}" for bound in bounds) + "]"
+
+
+def _p(p: float) -> str:
+    return ("p < 0.001" if p < 0.001 else f"p = {p:.3f}") + f" {stars(p)}".rstrip()

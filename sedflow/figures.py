@@ -103,6 +103,26 @@ def thin(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return x[kept], y[kept]
 
 
+def interval_chart(
+    title: str, rows: Sequence[tuple[str, float, Sequence[float], str, str]], zero: bool = False
+) -> dict:
+    """Ranges above each other: (name, middle, (low, high), text, style) each; ``zero`` is marked and in the picture."""
+    known = [row for row in rows if all(map(math.isfinite, (row[1], *row[2])))]
+    ends = [end for _, middle, bounds, _, _ in known for end in (middle, *bounds)] + [0.0] * zero
+    margin = 0.04 * (max(ends, default=1.0) - min(ends, default=0.0))
+    axis = Axis.around("", ends, min(ends, default=0.0) - margin, max(ends, default=1.0) + margin)
+
+    def place(value):
+        return round(float(axis.percent(value)), 2)
+
+    drawn = [
+        {"name": name, "low": place(low), "width": round(place(high) - place(low), 2), "middle": place(middle)}
+        | {"text": text, "style": style}
+        for name, middle, (low, high), text, style in known
+    ]
+    return {"title": title, "rows": drawn, "zero": place(0.0) if zero else None}
+
+
 def heatmap(title: str, rows: Sequence[str], columns: Sequence[str], counts: np.ndarray, by_row: bool = True) -> dict:
     """A table of counts, shaded by the share of its row (or of the largest count)."""
     whole = counts.sum(axis=1, keepdims=True) if by_row else np.full((len(counts), 1), counts.max(initial=0))

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from sedflow.bootstrap import headlines
+from sedflow.bootstrap import SUMMARIES, headlines
 
 PRINTED_PER_CLASS = ("psds1", "psds2", "collar_best_f1", "intersection_f1_at_0.5", "clip_map")
-AVERAGES = ("macro_average", "micro_average", "mean", "error_rate")
 
 
 def print_metrics(metrics: Mapping) -> None:
@@ -38,7 +37,7 @@ def _by_class(metrics: Mapping):
 
     per_class = {name.removesuffix("_per_class"): value for name, value in metrics.items() if isinstance(value, dict)}
     chosen = [name for name in PRINTED_PER_CLASS if name in per_class]
-    labels = dict.fromkeys(label for name in chosen for label in per_class[name] if label not in AVERAGES)
+    labels = dict.fromkeys(label for name in chosen for label in per_class[name] if label not in SUMMARIES)
     table = Table("class", *(name.removesuffix("_at_0.5").replace("_", " ") for name in chosen))
     for label in labels:
         table.add_row(label, *(_number(per_class[name].get(label)) for name in chosen))

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import sedflow
 from sedflow.events import read_clips, write_table
+from sedflow.html_page import render, write_text
 from sedflow.report_findings import (
     SPLIT,
     calibration_section,
@@ -39,7 +40,6 @@ from sedflow.runs import (
 
 __all__ = ["RunFolder", "print_summary", "write_report"]
 
-PACKAGE = Path(__file__).parent
 TILES = ("psds1", "psds2", "collar_f1_at_0.5", "intersection_f1_at_0.5")
 SECTIONS = (
     ("results", "Results"),
@@ -78,7 +78,7 @@ def write_report(out: Path, page: dict, runs: list[RunFolder], manifests: Path, 
     runs = in_order(runs, stage_order(page))
     collected = results(runs)
     published = dict(page.get("published") or {})
-    _write_text(out / "metrics.json", json.dumps(summarise(collected, published), indent=2, sort_keys=True) + "\n")
+    write_text(out / "metrics.json", json.dumps(summarise(collected, published), indent=2, sort_keys=True) + "\n")
     _write_roc(out / "roc.tsv", runs)
     _write_curves(out / "curves.tsv", runs)
 
@@ -101,7 +101,7 @@ def write_report(out: Path, page: dict, runs: list[RunFolder], manifests: Path, 
         **cost_section(benchmarks, _names(page, out, manifests), stage_order(page)),
         **provenance_section(runs, shown_run, manifests, clips, page),
     }
-    _write_text(out / "index.html", _render(context))
+    write_text(out / "index.html", render("report_page.html", context))
 
 
 def _shown_run(runs: Sequence[RunFolder]) -> RunFolder:
@@ -203,27 +203,6 @@ def _seed_rows(runs: Sequence[RunFolder], columns: Sequence[str]) -> list[dict]:
         cells = ["–" if math.isnan(value) else f"{value:.3f}" for value in values]
         rows.append({"run": f"{names[run.variant, run.stage]}, seed {run.seed}", "network": network, "cells": cells})
     return rows
-
-
-def _render(context: dict) -> str:
-    import jinja2
-    import markupsafe
-
-    folder = jinja2.FileSystemLoader(PACKAGE)
-    templates = jinja2.Environment(loader=folder, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    # a class name may be broken behind an underscore, on a phone it has to be
-    templates.filters["label"] = lambda text: markupsafe.escape(text).replace("_", markupsafe.Markup("_<wbr>"))
-    context["css"] = markupsafe.Markup((PACKAGE / "report_page.css").read_text(encoding="utf-8"))
-    context["javascript"] = markupsafe.Markup((PACKAGE / "report_page.js").read_text(encoding="utf-8"))
-    # inside a script element only "</" could end the data early
-    context["operating_json"] = markupsafe.Markup(context["operating_json"].replace("</", "<\\/"))
-    return templates.get_template("report_page.html").render(context)
-
-
-def _write_text(path: Path, text: str) -> None:
-    unfinished = path.with_name(path.name + ".part")
-    unfinished.write_text(text, encoding="utf-8")
-    unfinished.replace(path)
 
 
 def _write_roc(path: Path, runs: Sequence[RunFolder]) -> None:

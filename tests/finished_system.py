@@ -76,7 +76,7 @@ def build_system(reference, root):
             block = {"raw": raw, "postprocessed": metrics | {"psds1": metrics["psds1"] + 0.01 * seed}}
             folder = root / f"models/baseline/default/{stage}/seed{seed}"
             files = {
-                "settings.json": {"stage": stage, "seed": seed, "steps": 40},
+                "settings.json": {"stage": stage, "seed": seed, "steps": 40, "corpora": [{"name": "desed"}]},
                 "postprocess.json": {"student": spec, "teacher": spec, "chosen": "teacher"},
                 "metrics.json": {"student": block, "teacher": block, "chosen": "teacher"},
                 "roc.json": roc,

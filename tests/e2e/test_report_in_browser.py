@@ -11,6 +11,8 @@ import time
 import pytest
 from finished_system import build_system
 
+from sedflow.compare_files import Clips, compare_files
+
 FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--remote-debugging-pipe")
 PATIENCE_SECONDS = 120
 
@@ -138,6 +140,22 @@ def test_every_figure_is_drawn_and_nothing_is_fetched(browser, page_path, width)
     assert not troubles(browser.events)
     files = [e["params"]["request"]["url"] for e in browser.events if e.get("method") == "Network.requestWillBeSent"]
     assert [address for address in files if address.startswith("file:")] == [page_path.as_uri()]
+    overhang = browser.run("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+    assert overhang <= 0, "the page scrolls sideways"
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_the_comparison_is_drawn_and_fetches_nothing(browser, page_path, width):
+    stages, out = page_path.parents[1] / "default", page_path.parent / "comparison.html"
+    if not out.exists():
+        compare_files([stages / "frozen", stages / "finetune"], Clips(), draws=40, out=out)
+    browser.call("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=width < 500)
+    browser.open(out.as_uri())
+    figures = browser.run(DRAWN)
+    assert len(figures) > 20
+    assert [figure["title"] for figure in figures if not figure["drawn"]] == []
+    assert browser.run("document.querySelectorAll('#numbers tbody tr').length") == 15
+    assert not troubles(browser.events)
     overhang = browser.run("document.documentElement.scrollWidth - document.documentElement.clientWidth")
     assert overhang <= 0, "the page scrolls sideways"
 

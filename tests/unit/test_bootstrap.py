@@ -66,15 +66,17 @@ def test_progress_sees_every_piece_of_work():
 def test_a_better_detector_is_found_to_be_better_and_the_same_one_is_not():
     worse, truth, durations = marked(0.6)
     better, _, _ = marked(0.15)
-    rows = compare({"worse": worse, "better": better, "again": worse}, truth, durations, samples=80)
+    rows = compare({"worse": [worse], "better": [better], "again": [worse]}, truth, durations, samples=80)
     assert "against_first" not in rows[0]
     gain = rows[1]["against_first"]["psds1"]
     assert gain["low"] > 0 and gain["p"] < 0.05
     assert gain["difference"] == pytest.approx(rows[1]["metrics"]["psds1"] - rows[0]["metrics"]["psds1"])
     assert rows[2]["against_first"]["psds1"] == {"difference": 0, "low": 0, "high": 0, "p": 1}
     table = comparison_table(rows)
-    assert table[0][:2] == ["run", "psds1"]
-    assert table[2][1].endswith("*") and not table[3][1].endswith("*")
+    assert table[0] == ["metric", "worse", "better", "again"]
+    psds1 = next(line for line in table if line[0] == "psds1")
+    assert psds1[1].count("\n") == 1 and psds1[2].endswith("*")
+    assert psds1[3].endswith("+0.000 [+0.000, +0.000]\np = 1.000")
 
 
 def test_a_difference_that_no_draw_turns_is_as_rare_as_the_draws_can_tell():

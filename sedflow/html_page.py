@@ -1,0 +1,33 @@
+"""Self-contained pages: a template with its style and script, and nothing that a browser would have to fetch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+PACKAGE = Path(__file__).parent
+
+
+def render(template: str, context: dict) -> str:
+    """Fill a template of the package; keys that end in ``_json`` are data for the page's script."""
+    import jinja2
+    import markupsafe
+
+    folder = jinja2.FileSystemLoader(PACKAGE)
+    templates = jinja2.Environment(loader=folder, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    # a class name may be broken behind an underscore, on a phone it has to be
+    templates.filters["label"] = lambda text: markupsafe.escape(text).replace("_", markupsafe.Markup("_<wbr>"))
+    # inside a script element only "</" could end the data early
+    data = {
+        key: markupsafe.Markup(text.replace("</", "<\\/")) for key, text in context.items() if key.endswith("_json")
+    }
+    css, javascript = (
+        markupsafe.Markup((PACKAGE / f"report_page.{kind}").read_text(encoding="utf-8")) for kind in ("css", "js")
+    )
+    return templates.get_template(template).render(context | data | {"css": css, "javascript": javascript})
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write through a temporary name, so that a reader never sees half a page."""
+    unfinished = path.with_name(path.name + ".part")
+    unfinished.write_text(text, encoding="utf-8")
+    unfinished.replace(path)
