@@ -16,7 +16,6 @@ one recording and must not be torn apart by a split.
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import math
 import zlib
@@ -26,12 +25,11 @@ from pathlib import Path
 import numpy as np
 
 from sedflow import audio
+from sedflow.clips import LONGEST_REST_SECONDS, cut_events, write_clip
 from sedflow.corpora import Prepared
 from sedflow.events import (
     AUDIO_SUFFIXES,
     ClassSet,
-    Clip,
-    Event,
     LabelError,
     clip_id,
     read_events,
@@ -40,8 +38,6 @@ from sedflow.events import (
     write_table,
 )
 
-LONGEST_REST_SECONDS = 0.5  # a shorter end of a long recording is left out
-SHORTEST_PART_SECONDS = 0.1  # what a cut leaves of an event, below this, is no event
 WEAK_TOLERANCE = 1.1  # a weak clip may be longer than a training clip by this factor
 
 log = logging.getLogger(__name__)
@@ -148,8 +144,9 @@ class Folder:
             for name in tqdm(names, desc=source, unit="recording", disable=None):
                 labels = self.labels[source][name]
                 for begin, end, clip in self._cut(paths[name], name, source):
-                    clip = self._write(paths[name], audio_folder / source / f"{clip}.flac", source, begin, end)
-                    prepared.clips.append(dataclasses.replace(clip, recordings=(groups[name],)))
+                    out = audio_folder / source / f"{clip}.flac"
+                    clip = write_clip(paths[name], out, source, self.sample_rate, begin, end - begin, (groups[name],))
+                    prepared.clips.append(clip)
                     if kind == "strong":
                         prepared.strong[clip.id] = cut_events(labels, begin, begin + clip.seconds)
                     elif kind == "weak":
@@ -271,26 +268,6 @@ class Folder:
             return
         for k in range(math.ceil((total - LONGEST_REST_SECONDS) / self.seconds)):
             yield k * self.seconds, min(total, (k + 1) * self.seconds), f"{name}-{k:03d}"
-
-    def _write(self, path: str, out: Path, source: str, begin: float, end: float) -> Clip:
-        waveform = audio.read(path, self.sample_rate, begin, end - begin)
-        peak = float(np.abs(waveform).max())
-        if peak > 1:  # float files, and full-scale ones after resampling
-            log.info("%s: peak %.2f, lowered by %.1f dB", path, peak, 20 * math.log10(peak))
-            waveform = waveform / np.float32(peak)
-        audio.write(out, waveform, self.sample_rate)
-        return Clip(out.stem, out.as_posix(), len(waveform) / self.sample_rate, audio.sha256(out), source)
-
-
-def cut_events(events: Iterable[Event], begin: float, end: float) -> list[Event]:
-    """The events of a part [begin, end) of a recording, in seconds from ``begin``."""
-    parts = []
-    for event in events:
-        onset, offset = max(event.onset, begin), min(event.offset, end)
-        whole = onset == event.onset and offset == event.offset
-        if offset - onset >= SHORTEST_PART_SECONDS or (whole and offset > onset):
-            parts.append(Event(onset - begin, offset - begin, event.label))
-    return parts
 
 
 class _Names(dict):

@@ -5,15 +5,17 @@ import json
 import subprocess
 import sys
 
+import corpus_folders
 import numpy as np
 import pytest
 import soundfile
 
 from sedflow import audio, plugins
+from sedflow.clips import cut_events
 from sedflow.collect import LeakError, collect, write_shard
 from sedflow.corpora import read_pieces, write_pieces
 from sedflow.corpora.esc10 import ESC10
-from sedflow.corpora.folder import cut_events
+from sedflow.corpora.maestro import Maestro
 from sedflow.events import Event, LabelError, read_clips, read_events, read_weak
 
 FEW = {"synthetic_strong": 4, "weak": 3, "unlabeled": 3, "validation": 3, "test": 3}
@@ -32,10 +34,22 @@ def mirror(mirror_dir):
 def settings_of(tmp_path_factory, mirror):
     """Small settings of every corpus; a new corpus adds a line here."""
     own = own_recordings(tmp_path_factory.mktemp("own"))
+    city = [recording for recording in Maestro().recordings if recording.startswith("city_center")]
+    real = lambda name, *args: getattr(corpus_folders, name)(tmp_path_factory.mktemp(name), *args)  # noqa: E731
     return {
         "demo": {"name": "demo", **FEW, "shards": 2},
         "esc10": {"name": "esc10", "clips": FEW, "shards": 2},
         "folder": {"name": "folder", "path": str(own), "seconds": 4.0, "shards": 2},
+        "desed": {"name": "desed", "path": str(real("desed")), "seconds": 2.0, "weak_share": 1.0, "shards": 2},
+        "maestro": {"name": "maestro", "path": str(real("maestro", city)), "allow_missing": 39, "shards": 2},
+        "audioset_strong": {
+            "name": "audioset_strong",
+            "path": str(real("audioset")),
+            "validation": 2,
+            "seconds": 2.0,
+            "shards": 2,
+        },
+        "dcase2016_task2": {"name": "dcase2016_task2", "path": str(real("dcase2016")), "seconds": 2.0, "shards": 2},
     }
 
 
@@ -96,7 +110,7 @@ def test_every_corpus(name, settings_of, made):
     assert name in settings_of, f"give corpus {name!r} small settings in settings_of"
     corpus, manifests = made(name)
     clips = read_clips(manifests / "clips.tsv")
-    assert set(corpus.sources.values()) <= {"strong", "weak", "none"}
+    assert set(corpus.sources.values()) <= {"strong", "soft", "weak", "none"}
     assert {clip.source for clip in clips} == set(corpus.sources)
     assert {"validation", "test"} <= set(corpus.sources)
 
@@ -108,8 +122,9 @@ def test_every_corpus(name, settings_of, made):
     durations = {clip.id: clip.seconds for clip in clips}
     for source, kind in corpus.sources.items():
         named = {clip.id for clip in clips if clip.source == source}
-        if kind == "strong":
-            assert set(read_events(manifests / f"{source}.tsv", corpus.classes, durations)) == named
+        if kind in ("strong", "soft"):
+            table = manifests / f"{source}.tsv"
+            assert set(read_events(table, corpus.classes, durations, needs_confidence=kind == "soft")) == named
         elif kind == "weak":
             assert set(read_weak(manifests / f"{source}.tsv", corpus.classes)) == named
 

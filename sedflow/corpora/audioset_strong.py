@@ -1,0 +1,150 @@
+"""AudioSet Strong: 120 000 clips of YouTube videos with events of up to 456 classes (Hershey et al., ICASSP 2021).
+
+The labels are Google's tables; the audio is the user's, in any folders, named by YouTube id (``Y<id>.mp3``,
+``<id>_30000.flac`` …). ``data/audioset_strong.tsv`` says which classes occur in training, evaluation or both.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import shutil
+from collections import Counter
+from pathlib import Path
+
+from sedflow.clips import cut_events, write_clip
+from sedflow.corpora import Prepared
+from sedflow.download import DATA, DownloadError, fetch
+from sedflow.events import ClassSet, Event, LabelError, clip_id, merge_events, parse_event, read_table
+from sedflow.holdings import find, read_inventory, video, write_inventory
+
+URL = "http://storage.googleapis.com/us_audioset/youtube_corpus/strong"
+TABLES = {"train": "audioset_train_strong.tsv", "eval": "audioset_eval_strong.tsv"}
+COLUMNS = ("segment_id", "start_time_seconds", "end_time_seconds", "label")
+CLASS_LISTS = {
+    "train": ("both", "train"),
+    "eval": ("both", "eval"),
+    "common": ("both",),
+    "union": ("both", "train", "eval"),
+}
+CURE = "Add them to the folders of `path`, named by YouTube id"
+
+log = logging.getLogger(__name__)
+
+
+class AudioSetStrong:
+    """Training clips, some of them held out for validation, and the evaluation set as test.
+
+    Parameters
+    ----------
+    path : str, list of str    folders with the audio
+    classes : str    which list: train (447 classes), eval (416), common to both (407) or union (456)
+    sample_rate : int    of the clips that are written, Hz
+    seconds : float    longest clip
+    validation : int    so many training clips validate, chosen by the sum of their id; upstream validates on test
+    exclude : str    table with the column ``filename``: clips that are left out because another corpus tests on them
+    shards : int    jobs
+    allow_missing : int    so many clips may be absent
+    """
+
+    uses_soundbank = False
+
+    def __init__(
+        self,
+        *,
+        path: str | list[str],
+        classes: str = "train",
+        sample_rate: int = 16000,
+        seconds: float = 10.0,
+        validation: int = 1000,
+        exclude: str | None = None,
+        shards: int = 16,
+        allow_missing: int = 0,
+    ):
+        if classes not in CLASS_LISTS:
+            raise LabelError(f"audioset_strong: no class list {classes!r}; there are {sorted(CLASS_LISTS)}")
+        rows = [row for _, row in read_table(DATA / "audioset_strong.tsv", ("label", "mid", "part"))]
+        self.names = {row["mid"]: row["label"] for row in rows}
+        # in order of code points, as in the published weights
+        self.classes = ClassSet(tuple(sorted(row["label"] for row in rows if row["part"] in CLASS_LISTS[classes])))
+        self.sources = {"real_strong": "strong", "validation": "strong", "test": "strong"}
+        self.folders = [Path(folder) for folder in ([path] if isinstance(path, str) else path)]
+        self.sample_rate, self.seconds, self.validation = sample_rate, seconds, validation
+        self.exclude, self.shards, self.allow_missing = exclude, shards, allow_missing
+
+    def download(self, raw: Path, mirror: Path | None = None) -> None:
+        """Fetch Google's tables and find the audio of their clips."""
+        absent = [str(folder) for folder in self.folders if not folder.is_dir()]
+        if absent:
+            raise DownloadError(f"{absent[0]}: no such folder; set `path` of audioset_strong to the audio you have")
+        wanted = {}
+        for name, table in TABLES.items():
+            self._fetch_table(table, raw / table, mirror)
+            wanted[name] = list(self._read(raw / table))
+        excluded = self._excluded()
+        dropped = [clip for clip in wanted["train"] if video(clip) in excluded]
+        evaluated = {video(clip) for clip in wanted["eval"]}
+        shared = [clip for clip in wanted["train"] if video(clip) in evaluated]
+        log.info("left out %d excluded training clips and %d of evaluated videos", len(dropped), len(shared))
+        wanted["train"] = sorted(set(wanted["train"]) - {*dropped, *shared})
+        found, missing = find(wanted, dict.fromkeys(wanted, self.folders), key=video)
+        write_inventory(raw, found, missing, self.allow_missing, CURE)
+
+    def prepare(self, raw: Path, audio: Path, shard: int) -> Prepared:
+        """Write every ``shards``-th clip."""
+        from tqdm import tqdm
+
+        events = {name: self._read(raw / table) for name, table in TABLES.items()}
+        inventory = read_inventory(raw)
+        training = sorted((h.clip for h in inventory if h.set == "train"), key=_draw)
+        validates = set(training[: self.validation])
+        prepared = Prepared()
+        for holding in tqdm(inventory[shard :: self.shards], desc="audioset_strong", unit="clip", disable=None):
+            of_clip = events[holding.set][holding.clip]
+            source = "test" if holding.set == "eval" else "real_strong"
+            source = "validation" if source == "real_strong" and holding.clip in validates else source
+            if source == "test" and not of_clip:
+                continue  # its events are of classes outside the list: nothing can be judged
+            out = audio / source / f"Y{holding.clip}.flac"
+            recordings = (f"youtube/{video(holding.clip)}",)
+            clip = write_clip(holding.path, out, source, self.sample_rate, 0.0, self.seconds, recordings)
+            prepared.clips.append(clip)
+            prepared.strong[clip.id] = cut_events(of_clip, 0.0, clip.seconds)
+        return prepared
+
+    def _fetch_table(self, table: str, out: Path, mirror: Path | None) -> None:
+        offered = [folder / table for folder in (*self.folders, *([mirror / "audioset_strong"] if mirror else []))]
+        if out.is_file():
+            return
+        out.parent.mkdir(parents=True, exist_ok=True)
+        for own in filter(Path.is_file, offered):
+            shutil.copyfile(own, out)
+            return
+        fetch(f"{URL}/{table}", out)
+
+    def _excluded(self) -> set[str]:
+        if self.exclude is None:
+            return set()
+        return {video(clip_id(row["filename"])) for _, row in read_table(self.exclude, ("filename",))}
+
+    def _read(self, path: Path) -> dict[str, list[Event]]:
+        """Segment → its events of the chosen classes; what overlaps or touches is one event."""
+        events: dict[str, list[Event]] = {}
+        others: Counter[str] = Counter()
+        for number, row in read_table(path, COLUMNS):
+            if row["label"] not in self.names:
+                raise LabelError(
+                    f"{path}:{number}: no class {row['label']!r} in data/audioset_strong.tsv; add it there"
+                )
+            label = self.names[row["label"]]
+            of_clip = events.setdefault(row["segment_id"], [])
+            if label in self.classes:
+                of_clip.append(parse_event(path, number, row["start_time_seconds"], row["end_time_seconds"], label))
+            else:
+                others[label] += 1
+        log.info("%s: %d events of %d classes outside the list are left out", path.name, others.total(), len(others))
+        return {clip: merge_events(of_clip) for clip, of_clip in events.items()}
+
+
+def _draw(clip: str) -> str:
+    return hashlib.sha256(clip.encode()).hexdigest()

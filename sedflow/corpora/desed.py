@@ -1,0 +1,190 @@
+"""DESED: ten domestic sounds (Turpault et al., 2019; Serizel et al., 2020), as DCASE Task 4 trains and tests on it.
+
+The folder is DESED's own (``audio/train/weak``, ``metadata/train/weak.tsv`` …); copies resampled to 16 kHz beside a
+folder (``weak_16k``) are read in its place. Tables, the synthetic set and the public evaluation set are downloaded
+where the folder has them not. Weak, unlabeled and strongly labelled real clips are YouTube's: they must be there.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import numpy as np
+
+from sedflow import desed_files
+from sedflow.clips import cut_events, write_clip
+from sedflow.corpora import Piece, Prepared, read_pieces
+from sedflow.desed_files import SETS, Table
+from sedflow.download import DATA
+from sedflow.events import ClassSet, LabelError
+from sedflow.holdings import find, read_inventory, video, write_inventory
+from sedflow.synthesis import Recipe, soundscapes
+
+# a clip that stands in several sets is used in the first of these
+PRECEDENCE = ("real_validation", "real_strong", "real_strong_atst", "weak", "unlabeled")
+CURE = (
+    "Get them as README of DESED tells (project.inria.fr/desed; its authors send missing files on request), put them "
+    "into the folder of `path`"
+)
+
+log = logging.getLogger(__name__)
+
+
+class DESED:
+    """Real and synthetic clips of DESED.
+
+    Parameters
+    ----------
+    path : str    DESED's folder; by default it is looked for in the mirror (``desed``)
+    strong : str    strongly labelled real clips: ``official`` (3 470), ``atst_sed`` (3 000 train, 373 validate) or none
+    synthetic : str    ``official`` (10 000 and 2 500 soundscapes of 2021), ``scaper`` (see ``soundscapes``) or none
+    validation : list of str    what validates: synthetic, strong (of atst_sed)
+    test : str    ``validation`` (1 168 clips, "dev-test") or ``public`` (692)
+    weak_share : float    of the weak clips that train; the baselines leave the rest to validation by clip labels
+    soundscapes : dict    with Scaper from DESED's soundbank: synthetic_strong, validation → number
+    copies : dict    class → labels of other corpora that it also stands for, see `sedflow.corpora`
+    sample_rate : int    of the clips that are written, Hz
+    seconds : float    longest clip
+    shards : int    jobs
+    seed : int    of the soundscapes
+    allow_missing : int    so many clips may be absent
+    """
+
+    def __init__(  # noqa: PLR0913 (a corpus of many parts)
+        self,
+        *,
+        path: str | None = None,
+        strong: str = "official",
+        synthetic: str = "official",
+        validation: list[str] | None = None,
+        test: str = "validation",
+        weak_share: float = 0.9,
+        soundscapes: dict[str, int] | None = None,
+        copies: dict[str, list[str]] | None = None,
+        sample_rate: int = 16000,
+        seconds: float = 10.0,
+        shards: int = 8,
+        seed: int = 2021,
+        allow_missing: int = 0,
+    ):
+        self.path = Path(path) if path else None
+        self.classes = ClassSet.read(DATA / "classes" / "desed.txt")
+        self.sets = _chosen(strong, synthetic, validation or ["synthetic"], test)
+        self.clips = {"synthetic_strong": 10000, "validation": 2500} | (soundscapes or {})
+        self.uses_soundbank = synthetic == "scaper"
+        kinds = {"weak": "weak", "unlabeled": "none"}
+        self.sources = {source: kinds.get(source, "strong") for source in self.sets.values()}
+        if self.uses_soundbank:
+            self.sources |= {source: "strong" for source, count in self.clips.items() if count}
+        self.recipe = Recipe(sample_rate, seconds, onset=(5.0, 2.0, 0.25, 9.5), pitch_semitones=(-3.0, 3.0))
+        self.weak_share, self.copies = weak_share, copies or {}
+        self.sample_rate, self.seconds = sample_rate, seconds
+        self.shards, self.seed, self.allow_missing = shards, seed, allow_missing
+
+    def download(self, raw: Path, mirror: Path | None = None) -> None:
+        """Find or fetch the tables and the audio, drop what would leak, and list what is missing."""
+        roots = desed_files.roots(self.path, mirror)
+        tables = {name: desed_files.fetch_table(SETS[name], name, roots, raw) for name in self.sets}
+        wanted = self._without_leaks(tables)
+        folders = {name: desed_files.audio_folders(SETS[name], roots, raw) for name in self.sets}
+        found, missing = find(wanted, folders)
+        if self.uses_soundbank:
+            desed_files.fetch_soundbank(roots, raw)
+        write_inventory(raw, found, missing, self.allow_missing, CURE)
+
+    def soundbank(self, raw: Path, audio: Path) -> list[Piece]:
+        """Copy DESED's soundbank at our rate: its files are cut already."""
+        return desed_files.soundbank_pieces(raw, audio / "soundbank", self.classes, self.recipe)
+
+    def prepare(self, raw: Path, audio: Path, shard: int) -> Prepared:
+        """Write every ``shards``-th clip, and make every ``shards``-th soundscape."""
+        from tqdm import tqdm
+
+        prepared = Prepared()
+        if self.uses_soundbank:
+            pieces = read_pieces(raw)
+            for source in ("synthetic_strong", "validation"):
+                split = "validation" if source == "validation" else "train"
+                pool = [piece for piece in pieces if piece.split == split]
+                indices = range(shard, self.clips[source], self.shards)
+                prepared.add(soundscapes(pool, self.recipe, audio, source, "strong", indices, self.seed, "desed_"))
+            raw = raw.parents[2] / "raw" / raw.parent.name  # the soundbank's table lies in the manifests
+        tables = {
+            name: desed_files.read_labels(raw / "metadata" / f"{name}.tsv", name, self.classes) for name in self.sets
+        }
+        for holding in tqdm(read_inventory(raw)[shard :: self.shards], desc="desed", unit="clip", disable=None):
+            self._add(prepared, holding, tables[holding.set], audio)
+        return prepared
+
+    def _add(self, prepared: Prepared, holding, table: Table, audio: Path) -> None:
+        source = self.sets[holding.set]
+        name = f"{holding.set}_{holding.clip}" if holding.set.startswith("synthetic") else holding.clip
+        recording = f"desed_{name}" if name != holding.clip else f"youtube/{video(holding.clip)}"
+        clip = write_clip(
+            holding.path, audio / source / f"{name}.flac", source, self.sample_rate, 0.0, self.seconds, (recording,)
+        )
+        prepared.clips.append(clip)
+        if self.sources[source] == "strong":
+            prepared.strong[clip.id] = cut_events(table[holding.clip], 0.0, clip.seconds)
+        elif self.sources[source] == "weak":
+            prepared.weak[clip.id] = table[holding.clip]
+
+    def _without_leaks(self, tables: dict[str, Path]) -> dict[str, list[str]]:
+        """Set → the clips to use: none of a video that is tested on, each with its strongest labels only."""
+        clips = {name: list(desed_files.read_labels(path, name, self.classes)) for name, path in tables.items()}
+        if "weak" in clips:
+            clips["weak"] = share_of(clips["weak"], self.weak_share)
+        tested = {video(clip) for name in clips if self.sets[name] == "test" for clip in clips[name]}
+        taken = set(tested)
+        for name in PRECEDENCE:
+            if name in clips:
+                kept = [clip for clip in clips[name] if video(clip) not in taken]
+                leaks = sum(video(clip) in tested for clip in clips[name])
+                log.info(
+                    "%s: %d of %d clips used; left out %d of tested videos, %d that are used elsewhere",
+                    name, len(kept), len(clips[name]), leaks, len(clips[name]) - len(kept) - leaks,
+                )  # fmt: skip
+                taken |= {video(clip) for clip in kept}
+                clips[name] = kept
+        return clips
+
+
+def share_of(clips: list[str], share: float, seed: int = 42) -> list[str]:
+    """The weak clips that the baselines train on.
+
+    Source
+    ------
+    DESED_task, train_pretrained.py:357-363: ``DataFrame.sample(frac=0.9, random_state=42)``, on the table's order.
+    """
+    if not 0 < share <= 1:
+        raise LabelError(f"desed: weak_share {share} must be above 0 and at most 1")
+    chosen = np.random.RandomState(seed).choice(len(clips), size=round(share * len(clips)), replace=False)
+    return [clips[k] for k in sorted(chosen)]
+
+
+def _chosen(strong: str, synthetic: str, validation: list[str], test: str) -> dict[str, str]:
+    """Set → source."""
+    for setting, value, choices in (
+        ("strong", strong, ("official", "atst_sed", "none")),
+        ("synthetic", synthetic, ("official", "scaper", "none")),
+        ("test", test, ("validation", "public")),
+        *(("validation", part, ("synthetic", "strong")) for part in validation),
+    ):
+        if value not in choices:
+            raise LabelError(f"desed: {setting} cannot be {value!r}; there are {list(choices)}")
+    sets = {}
+    if synthetic == "official":
+        sets["synthetic"] = "synthetic_strong"
+        if "synthetic" in validation:
+            sets["synthetic_validation"] = "validation"
+    if strong != "none":
+        sets["real_strong" if strong == "official" else "real_strong_atst"] = "real_strong"
+    if strong == "atst_sed" and "strong" in validation:
+        sets["real_validation"] = "validation"
+    sets |= {"weak": "weak", "unlabeled": "unlabeled", test: "test"}
+    if "validation" not in sets.values() and synthetic != "scaper":
+        raise LabelError(
+            f"desed: nothing validates (synthetic: {synthetic}, strong: {strong}, validation: {validation})"
+        )
+    return sets

@@ -1,0 +1,148 @@
+"""MAESTRO real: streets, cafés, stations, shops; soft labels second by second, by how many annotators heard a class.
+
+Source: DCASE 2024 Task 4 baseline. ``data/maestro.tsv`` holds its fixed lists (dprep/train_split.csv, 33 recordings,
+and validation_split.csv, 16, which are its test); ``data/classes/maestro.txt`` its 17 classes in order.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import shutil
+from collections import Counter, defaultdict
+from pathlib import Path
+
+import numpy as np
+
+from sedflow.audio import info
+from sedflow.clips import cut_events, windows, write_clip
+from sedflow.corpora import Prepared
+from sedflow.download import DATA, DownloadError
+from sedflow.events import ClassSet, Event, merge_events, parse_confidence, parse_event, read_table
+from sedflow.holdings import find, read_inventory, write_inventory
+from sedflow.zenodo import unpacked
+
+RECORD, ARCHIVES = 7244360, ("development_audio.zip", "development_annotation.zip")
+HEARD = 0.5  # confidence above which the challenge says that a class sounds
+CURE = "Get them from zenodo.org/records/7244360 and set `path` to the folder"
+
+log = logging.getLogger(__name__)
+
+
+class Maestro:
+    """Windows of MAESTRO's development recordings.
+
+    Training windows have soft labels. Validation and test windows have an event where more than half of the annotators
+    heard the class; windows of test overlap, and are judged as whole recordings.
+
+    Parameters
+    ----------
+    path : str    folder with ``<recording>.wav`` and ``<recording>.txt`` anywhere below; by default it is downloaded
+    sample_rate : int    of the clips that are written, Hz
+    seconds, hop_seconds, test_hop_seconds : float    length of a window, and from window to window
+    validation_share : float    of the training recordings of each scene
+    copies : dict    class → labels of other corpora that it also stands for, see `sedflow.corpora`
+    shards : int    jobs
+    seed : int    of the split
+    allow_missing : int    so many recordings may be absent
+    """
+
+    uses_soundbank = False
+
+    def __init__(  # noqa: PLR0913 (one setting per choice of the baseline)
+        self,
+        *,
+        path: str | None = None,
+        sample_rate: int = 16000,
+        seconds: float = 10.0,
+        hop_seconds: float = 1.0,
+        test_hop_seconds: float = 5.0,
+        validation_share: float = 0.1,
+        copies: dict[str, list[str]] | None = None,
+        shards: int = 4,
+        seed: int = 42,
+        allow_missing: int = 0,
+    ):
+        self.sources = {"soft": "soft", "validation": "strong", "test": "strong"}
+        self.path, self.sample_rate, self.seconds = path, sample_rate, seconds
+        self.hops = {"soft": hop_seconds, "validation": seconds, "test": test_hop_seconds}
+        self.copies, self.shards, self.allow_missing = copies or {}, shards, allow_missing
+        self.classes = ClassSet.read(DATA / "classes" / "maestro.txt")
+        self.recordings = self._split(validation_share, seed)
+
+    def download(self, raw: Path, mirror: Path | None = None) -> None:
+        """Find or fetch the recordings and their annotations, and check each of them."""
+        folders = [Path(self.path)] if self.path else [mirror / "maestro"] if mirror else []
+        if not any(folder.is_dir() for folder in folders):
+            if self.path:
+                raise DownloadError(f"{self.path}: no such folder; set `path` of maestro to your copy or leave it out")
+            folders = [unpacked(RECORD, archive, raw / "official") for archive in ARCHIVES]
+        texts = {path.stem: path for folder in folders for path in sorted(folder.rglob("*.txt"))}
+        found, missing = find({"development": self.recordings}, {"development": folders})
+        for holding in [holding for holding in found if holding.clip not in texts]:
+            found.remove(holding)
+            missing.setdefault("development", []).append(holding.clip)
+        for holding in found:
+            (raw / "annotations").mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(texts[holding.clip], raw / "annotations" / f"{holding.clip}.txt")
+            read_annotation(raw / "annotations" / f"{holding.clip}.txt", self.classes)
+        write_inventory(raw, found, missing, self.allow_missing, CURE)
+
+    def prepare(self, raw: Path, audio: Path, shard: int) -> Prepared:
+        """Cut every ``shards``-th recording into windows."""
+        from tqdm import tqdm
+
+        prepared = Prepared()
+        for holding in tqdm(read_inventory(raw)[shard :: self.shards], desc="maestro", unit="recording", disable=None):
+            prepared.add(self._windows(holding, raw, audio))
+        return prepared
+
+    def _windows(self, holding, raw: Path, audio: Path) -> Prepared:
+        source = self.recordings[holding.clip]
+        events, _ = read_annotation(raw / "annotations" / f"{holding.clip}.txt", self.classes)
+        if source != "soft":
+            sure = [dataclasses.replace(event, confidence=1.0) for event in events if event.confidence > HEARD]
+            events = merge_events(sure, max_gap=1e-6)
+        made = Prepared()
+        for begin, end in windows(info(holding.path).seconds, self.seconds, self.hops[source]):
+            of_window = cut_events(events, begin, end)
+            if source == "soft" and not of_window:
+                continue  # nobody rated these seconds, which is not the same as silence
+            out = audio / source / f"{holding.clip}-{round(100 * begin):06d}-{round(100 * end):06d}.flac"
+            recordings = (f"maestro/{holding.clip}",)
+            clip = write_clip(holding.path, out, source, self.sample_rate, begin, end - begin, recordings)
+            made.clips.append(clip)
+            made.strong[clip.id] = cut_events(of_window, 0.0, clip.seconds)
+        return made
+
+    def _split(self, validation_share: float, seed: int) -> dict[str, str]:
+        """Recording → source: of each scene's training recordings the first share after shuffling trains."""
+        parts, scenes = {}, defaultdict(list)
+        for _, row in read_table(DATA / "maestro.tsv", ("recording", "scene", "part")):
+            parts[row["recording"]] = "test"
+            if row["part"] == "train":
+                scenes[row["scene"]].append(row["recording"])
+        for names in scenes.values():
+            order = np.random.default_rng(seed).permutation(len(names))
+            training = int((1 - validation_share) * len(names))
+            for place, k in enumerate(order):
+                parts[sorted(names)[k]] = "soft" if place < training else "validation"
+        return parts
+
+
+def read_annotation(path: Path, classes: ClassSet) -> tuple[list[Event], Counter]:
+    """Read ``onset offset label confidence`` (tabs, no header); counts labels that are not among the classes."""
+    events, others = [], Counter()
+    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), start=1):
+        cells = [cell.strip() for cell in line.split("\t")]
+        if not any(cells) or cells[0].lower() == "onset":
+            continue
+        event = parse_event(path, number, *(cells + [""] * 3)[:3])
+        confidence = parse_confidence(path, number, (cells + [""] * 4)[3])
+        if event.label in classes:
+            events.append(dataclasses.replace(event, confidence=confidence))
+        else:
+            others[event.label] += 1
+    if others:
+        log.info("%s: rows with labels that are not trained: %s", path.name, dict(others))
+    return sorted(events), others

@@ -1,0 +1,84 @@
+"""Files of a Zenodo record, held to the sums that Zenodo publishes, and unpacked once."""
+
+from __future__ import annotations
+
+import fnmatch
+import hashlib
+import json
+import logging
+from pathlib import Path
+
+from sedflow.download import DownloadError, fetch
+from sedflow.unpack import ArchiveError, unpack
+
+RECORDS = "https://zenodo.org/api/records"
+
+log = logging.getLogger(__name__)
+
+
+def fetch_record(record: int, key: str, folder: Path) -> Path:
+    """Bring a file of a record to ``folder/<record>``; what is there and right is kept.
+
+    Parameters
+    ----------
+    record : int    the number in the record's address
+    key : str    name of the file there, or a pattern that fits one
+
+    Returns
+    -------
+    Path    the file
+
+    Raises
+    ------
+    DownloadError    no such file in the record, or not the sum that the record says
+    """
+    entries = {entry["key"]: entry for entry in _listing(record, folder)}
+    fitting = fnmatch.filter(entries, key)
+    if len(fitting) != 1:
+        raise DownloadError(f"{RECORDS}/{record}: {len(fitting)} files {key!r} in the record, it has {sorted(entries)}")
+    key = fitting[0]
+    out = folder / str(record) / key
+    algorithm, _, expected = entries[key]["checksum"].partition(":")
+    if not (out.is_file() and _digest(out, algorithm) == expected):
+        fetch(entries[key]["links"]["self"], out)
+        if (found := _digest(out, algorithm)) != expected:
+            out.unlink()
+            raise DownloadError(
+                f"{record}/{key}: {algorithm} is {found}, the record says {expected}; it was damaged on the way, "
+                "give the same command again"
+            )
+    return out
+
+
+def unpacked(record: int, key: str, folder: Path) -> Path:
+    """Folder with the content of a record's archive, fetched and unpacked unless it was before.
+
+    The archive is deleted when all of its files are there, which a file beside them says.
+    """
+    content = folder / str(record) / key.partition(".")[0].strip("*")
+    done = content.with_name(content.name + ".complete")
+    if not done.is_file():
+        archive = fetch_record(record, key, folder)
+        try:
+            unpack(archive, content)
+        except ArchiveError as error:
+            raise DownloadError(f"{record}/{key}: {error}") from None
+        done.write_text(f"{key}\n", encoding="utf-8")
+        archive.unlink()
+    return content
+
+
+def _listing(record: int, folder: Path) -> list[dict]:
+    """What the record holds: name, sum and address of each file."""
+    answer = folder / str(record) / ".record.json"
+    answer.unlink(missing_ok=True)  # an address in an old answer may be dead
+    fetch(f"{RECORDS}/{record}", answer)
+    try:
+        return json.loads(answer.read_text(encoding="utf-8"))["files"]
+    except (ValueError, KeyError):
+        raise DownloadError(f"{RECORDS}/{record}: not the description of a record; is it public?") from None
+
+
+def _digest(path: Path, algorithm: str) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, algorithm).hexdigest()
