@@ -109,7 +109,7 @@ def detect(
 
 @commands.command()
 def inspect(checkpoint: Path):
-    """Say what a checkpoint holds, ours or an official one: system, network, classes, front end; nothing in it is run."""
+    """Say what a checkpoint holds, ours or an official one; nothing in it is run."""
     from sedflow.convert import describe
 
     print(describe(checkpoint))

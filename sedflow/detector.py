@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from sedflow import plugins
 from sedflow.frames import FrameGrid
 from sedflow.waveform import checked, completed
+from sedflow.weights import load_weights
 
 # an encoder without weights is drawn from this seed, so that its cached features are reproducible
 ENCODER_SEED = 20240101
@@ -223,7 +224,7 @@ def build_encoder(spec: dict, weights: Path | None = None):
         if weights is None:
             _settle_norms(encoder)
     if weights is not None:
-        encoder.load_official(weights)
+        load_weights(encoder, weights)
     return encoder
 
 

@@ -8,8 +8,6 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from sedflow.encoders import CheckpointError
-
 
 class RMSNorm(nn.Module):
     """Divide by the root mean square over the last axis and scale, in float32 at least.
@@ -128,27 +126,3 @@ def from_sequential(tensors: dict, *prefixes: str) -> dict:
         known = number.isdecimal() and int(number) < len(prefixes)
         renamed[prefixes[int(number)] + rest if known else name] = tensor
     return renamed
-
-
-def load_strictly(module: nn.Module, tensors: dict, what: str) -> None:
-    """Copy tensors into a module whose tensors have exactly these names and shapes.
-
-    Raises
-    ------
-    CheckpointError    naming every tensor that is missing, unexpected or of another shape; nothing is loaded then
-    """
-    expected = module.state_dict()
-    shared = expected.keys() & tensors.keys()
-    faults = {
-        "missing": sorted(expected.keys() - shared),
-        "unexpected": sorted(tensors.keys() - shared),
-        "other shape": sorted(
-            f"{name} {tuple(tensors[name].shape)} instead of {tuple(expected[name].shape)}"
-            for name in shared
-            if tensors[name].shape != expected[name].shape
-        ),
-    }
-    found = [f"{fault}: {', '.join(names)}" for fault, names in faults.items() if names]
-    if found:
-        raise CheckpointError(f"{what}: the tensors do not fit these settings; " + "; ".join(found))
-    module.load_state_dict(tensors)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from sedflow.encoders import CheckpointError
+from sedflow.weights import CheckpointError
 
 # buffers that a profiler left in some published files
 _PROFILER = ("total_ops", "total_params")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import sedflow
 from sedflow.detector import Detector, build_detector
-from sedflow.encoders import CheckpointError
+from sedflow.weights import CONVERTED, CheckpointError, load_strict
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,16 +39,49 @@ def save_detectors(path: Path, networks: dict[str, Detector], specification: Spe
     from safetensors.torch import save
 
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     tensors = {
         f"{name}.{key}": value.detach().contiguous().clone()
         for name, network in networks.items()
         for key, value in network.state_dict().items()
     }
     metadata = {"specification": json.dumps(dataclasses.asdict(specification), sort_keys=True)}
+    _write(path, save(tensors, metadata))
+
+
+def save_encoder(path: Path, encoder, settings: dict, origin: str) -> None:
+    """Write an encoder with its settings as one safetensors file, which ``weights:`` on a page may name."""
+    from safetensors.torch import save
+
+    tensors = {CONVERTED + name: tensor.detach().contiguous().clone() for name, tensor in encoder.state_dict().items()}
+    told = {"encoder": settings, "origin": origin, "version": sedflow.__version__}
+    _write(Path(path), save(tensors, {"specification": json.dumps(told, sort_keys=True)}))
+
+
+def _write(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(path.name + ".part")
-    unfinished.write_bytes(save(tensors, metadata))
+    unfinished.write_bytes(content)
     unfinished.replace(path)
+
+
+def read_metadata(path: Path) -> dict:
+    """The specification in a safetensors file of ours, as it stands there; empty for other files.
+
+    Raises
+    ------
+    CheckpointError    no such file, or not a safetensors file
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(str(path), "pt") as file:
+            return json.loads((file.metadata() or {}).get("specification", "{}"))
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: no such checkpoint") from None
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(
+            f"{path}: not a detector of sedflow ({error}); `sedflow convert` makes one of an official file"
+        ) from None
 
 
 def read_specification(path: Path) -> Specification:
@@ -58,23 +91,11 @@ def read_specification(path: Path) -> Specification:
     ------
     CheckpointError    no such file, not a detector file, or one of another version of the format
     """
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(str(path), "pt") as file:
-            metadata = file.metadata() or {}
-    except FileNotFoundError:
-        raise CheckpointError(f"{path}: no such checkpoint") from None
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(
-            f"{path}: not a detector of sedflow ({error}); official files are loaded with `weights:` on a page"
-        ) from None
-    if "specification" not in metadata:
-        raise CheckpointError(
-            f"{path}: a safetensors file without a specification; it was not written by `sedflow train`"
-        )
+    content = read_metadata(path)
+    if not content or "encoder" in content:
+        what = "an encoder, not a detector" if content else "a safetensors file without a specification"
+        raise CheckpointError(f"{path}: {what}; a detector is what `sedflow train` and `sedflow convert` write")
     fields = {field.name for field in dataclasses.fields(Specification)}
-    content = json.loads(metadata["specification"])
     if set(content) != fields:
         odd = sorted(set(content) ^ fields)
         raise CheckpointError(
@@ -101,22 +122,5 @@ def load_detector(path: Path, network: str) -> tuple[Detector, Specification]:
         for key, value in load_file(path).items()
         if key.startswith(f"{network}.")
     }
-    load_tensors(detector, tensors, path)
+    load_strict(detector, tensors, path)
     return detector.eval(), specification
-
-
-def load_tensors(detector: Detector, tensors: dict, path) -> None:
-    """Load a whole detector strictly; ``CheckpointError`` lists what is missing, unexpected or mis-shaped."""
-    own = detector.state_dict()
-    missing, unexpected = sorted(own.keys() - tensors.keys()), sorted(tensors.keys() - own.keys())
-    shapes = [
-        f"{k}: {tuple(tensors[k].shape)} for {tuple(own[k].shape)}"
-        for k in own
-        if k in tensors and tensors[k].shape != own[k].shape
-    ]
-    if missing or unexpected or shapes:
-        raise CheckpointError(
-            f"{path}: does not fit this detector. {len(missing)} tensors missing {missing[:5]}, {len(unexpected)} "
-            f"unexpected {unexpected[:5]}, {len(shapes)} of another shape {shapes[:5]}; use its own page"
-        )
-    detector.load_state_dict(tensors)

@@ -7,13 +7,13 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from sedflow.encoders import load_strict, read_checkpoint
 from sedflow.frames import FrameGrid
 from sedflow.official import module_tensors
 from sedflow.products import Linear
 from sedflow.spectrogram import MelSpectrogram
 from sedflow.vit import Block
 from sedflow.waveform import checked, completed, in_parts, in_windows, padded
+from sedflow.weights import load_strict, read_checkpoint
 
 _BANDS = 64
 _PATCH = 4  # mel frames per token

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sedflow.encoders import CheckpointError, load_strict, read_checkpoint
 from sedflow.frames import FrameGrid
 from sedflow.official import module_tensors
 from sedflow.products import Linear, attention
 from sedflow.spectrogram import KaldiFbank
 from sedflow.waveform import checked, in_parts, in_windows, padded
+from sedflow.weights import CheckpointError, load_strict, read_checkpoint
 
 _PATCH = 16  # filter bank frames and bands; eight patches stand on each other in a time step
 _HEIGHT = KaldiFbank.bands // _PATCH

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sedflow.encoders import load_strict, read_checkpoint
 from sedflow.frames import FrameGrid
 from sedflow.official import module_tensors
 from sedflow.spectrogram import MelSpectrogram
 from sedflow.waveform import checked, completed, padded
+from sedflow.weights import load_strict, read_checkpoint
 
 _BANDS = 128
 _EPSILON = 1e-8
@@ -158,7 +158,11 @@ class _Block(nn.Module):
 
     def _normed(self, maps):
         if self.norm.training:
-            return self.norm(self.conv(maps))
+            maps = self.conv(maps)
+            if maps.device.type != "cpu":
+                return self.norm(maps)
+            # with the channels last, a processor adds up millions of values one by one: statistics were 1e-4 off
+            return self.norm(maps.contiguous()).contiguous(memory_format=torch.channels_last)
         # fixed statistics: the norm is part of the convolution, and no extra pass over the maps is needed
         factor = self.norm.weight * torch.rsqrt(self.norm.running_var + self.norm.eps)
         weight = self.conv.weight * factor[:, None, None, None]

@@ -7,9 +7,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from sedflow.encoders import load_strict, part_of, read_checkpoint
 from sedflow.frontend import LogMel
 from sedflow.waveform import checked, completed
+from sedflow.weights import load_strict, part_of, read_checkpoint
 
 # kernel, expanded channels, output channels, squeeze-excitation?, activation: MobileNetV3-Large at width 1
 _BLOCKS = [
@@ -44,7 +44,7 @@ _FRONT_ENDS = {
 }
 
 
-def _channels(count: float) -> int:
+def channels_of(count: float) -> int:
     """The nearest multiple of 8, at least 8, never less than nine tenths of ``count``."""
     rounded = max(8, int(count + 4) // 8 * 8)
     return rounded + 8 if rounded < 0.9 * count else rounded
@@ -115,7 +115,7 @@ class _InvertedResidual(nn.Module):
             expanded, expanded, kernel, activation(inplace=True), stride=stride, dilation=dilation, groups=expanded
         )
         expand = [_ConvNorm(channels_in, expanded, 1, activation(inplace=True))] if expanded != channels_in else []
-        squeeze = [_SqueezeExcitation(expanded, _channels(expanded // 4))] if excite else []
+        squeeze = [_SqueezeExcitation(expanded, channels_of(expanded // 4))] if excite else []
         self.block = nn.Sequential(*expand, depthwise, *squeeze, _ConvNorm(expanded, channels_out, 1, nn.Identity()))
 
     def forward(self, maps):
@@ -173,7 +173,7 @@ class MobileNet(nn.Module):
         self.sample_rate = self.front_end.sample_rate
         self.frame_rate = self.sample_rate / self.front_end.hop / 2 ** len(halve_time)
         heights = {tap: self.front_end.bands >> sum(layer <= tap for layer in halve_frequency) for tap in self.taps}
-        tapped = sum(_channels(width * _BLOCKS[tap - 1][2]) * height for tap, height in heights.items())
+        tapped = sum(channels_of(width * _BLOCKS[tap - 1][2]) * height for tap, height in heights.items())
         self.dim = self.features[_LAST][0].out_channels + tapped
 
     def forward(self, waveform: torch.Tensor) -> torch.Tensor:
@@ -225,18 +225,18 @@ class MobileNet(nn.Module):
 def _features(width: float, halve_frequency: tuple, halve_time: tuple, dilate_behind: tuple) -> nn.Sequential:
     """Stem, blocks and last convolution, numbered as in the official files."""
     strides = [(1 + (layer in halve_frequency), 1 + (layer in halve_time)) for layer in range(_LAST)]
-    channels = _channels(16 * width)
+    channels = channels_of(16 * width)
     layers = [_ConvNorm(1, channels, 3, nn.Hardswish(inplace=True), stride=strides[0])]
     for layer, (kernel, expanded, out, excite, activation) in enumerate(_BLOCKS, start=1):
         block = _InvertedResidual(
             channels,
-            (_channels(expanded * width), _channels(out * width)),
+            (channels_of(expanded * width), channels_of(out * width)),
             kernel=kernel,
             excite=excite,
             activation=activation,
             stride=strides[layer],
             dilation=2 ** sum(layer > behind for behind in dilate_behind),
         )
-        channels = _channels(out * width)
+        channels = channels_of(out * width)
         layers.append(block)
     return nn.Sequential(*layers, _ConvNorm(channels, 6 * channels, 1, nn.Hardswish(inplace=True)))

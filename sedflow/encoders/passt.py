@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sedflow.encoders import load_strict, read_checkpoint
 from sedflow.frames import FrameGrid
 from sedflow.frontend import LogMel
 from sedflow.official import module_tensors
 from sedflow.vit import Block
 from sedflow.waveform import checked, completed, in_parts, in_windows
+from sedflow.weights import load_strict, read_checkpoint
 
 _CHANNELS = 16  # of the maps the patches are cut from; their height is that of the mel spectrogram
 

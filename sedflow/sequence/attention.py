@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from torch import nn
 
-from sedflow.layers import GatedAttention, from_sequential, initialise_small, load_strictly, projection
+from sedflow.layers import GatedAttention, from_sequential, initialise_small, projection
+from sedflow.weights import load_strict
 
 
 class Attention(nn.Module):
@@ -39,4 +40,4 @@ class Attention(nn.Module):
     def load_official(self, tensors):
         """Take the ``seq_model.*`` tensors of an official file, prefix stripped."""
         projected = isinstance(self.project, nn.Linear)
-        load_strictly(self, from_sequential(tensors, *["project."] * projected, ""), "attention")
+        load_strict(self, from_sequential(tensors, *["project."] * projected, ""), "attention")

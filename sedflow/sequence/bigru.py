@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from sedflow.layers import load_strictly
+from sedflow.weights import load_strict
 
 
 class BiGRU(nn.Module):
@@ -39,4 +39,4 @@ class BiGRU(nn.Module):
 
     def load_official(self, tensors: dict[str, torch.Tensor]) -> None:
         """Take a file's ``seq_model.*`` or ``rnn.*`` tensors, prefix stripped, whatever the GRU is called in it."""
-        load_strictly(self, {"gru." + name.rpartition(".")[2]: tensor for name, tensor in tensors.items()}, "bigru")
+        load_strict(self, {"gru." + name.rpartition(".")[2]: tensor for name, tensor in tensors.items()}, "bigru")

@@ -6,7 +6,8 @@ import torch
 import torchaudio
 from torch import nn
 
-from sedflow.layers import divided, load_strictly, projection
+from sedflow.layers import divided, projection
+from sedflow.weights import load_strict
 
 
 class Conformer(nn.Module):
@@ -67,7 +68,7 @@ class Conformer(nn.Module):
 
     def load_official(self, tensors):
         """Take a state dict of ``torchaudio.models.Conformer``; it has no projection, so ``width`` must be ``dim``."""
-        load_strictly(self, {f"conformer.{name}": tensor for name, tensor in tensors.items()}, "conformer")
+        load_strict(self, {f"conformer.{name}": tensor for name, tensor in tensors.items()}, "conformer")
 
 
 def _transform(layer, x, attention_mask, convolution_mask):

@@ -11,10 +11,10 @@ from sedflow.layers import (
     divided,
     from_sequential,
     key_mask,
-    load_strictly,
     projection,
     split_heads,
 )
+from sedflow.weights import load_strict
 
 
 class Hybrid(nn.Module):
@@ -53,7 +53,7 @@ class Hybrid(nn.Module):
     def load_official(self, tensors):
         """Take the ``seq_model.*`` tensors of an official file, prefix stripped."""
         projected = isinstance(self.project, nn.Linear)
-        load_strictly(self, from_sequential(tensors, *["project."] * projected, ""), "hybrid")
+        load_strict(self, from_sequential(tensors, *["project."] * projected, ""), "hybrid")
 
 
 def _feed_forward(width, inner):

@@ -8,7 +8,8 @@ import math
 import torch
 from torch import nn
 
-from sedflow.layers import at_least_float32, from_sequential, load_strictly, projection
+from sedflow.layers import at_least_float32, from_sequential, projection
+from sedflow.weights import load_strict
 
 
 class Mamba(nn.Module):
@@ -62,7 +63,7 @@ class Mamba(nn.Module):
     def load_official(self, tensors):
         """Take the ``seq_model.*`` tensors of an official file, prefix stripped."""
         projected = isinstance(self.project, nn.Linear)
-        load_strictly(self, from_sequential(tensors, *["project."] * projected, "norm.", ""), "mamba")
+        load_strict(self, from_sequential(tensors, *["project."] * projected, "norm.", ""), "mamba")
 
 
 class _Mamba2(nn.Module):

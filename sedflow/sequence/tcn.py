@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from sedflow.layers import CheckpointError, from_sequential, load_strictly, projection
+from sedflow.layers import from_sequential, projection
+from sedflow.weights import CheckpointError, load_strict
 
 # official files hold every convolution twice: as an attribute and as an entry of a Sequential
 _TWINS = {"net.0.": "conv1.", "net.4.": "conv2."}
@@ -71,7 +72,7 @@ class TCN(nn.Module):
         }
         for theirs, ours in spelling.items():
             tensors = {name.replace(theirs, ours): tensor for name, tensor in tensors.items()}
-        load_strictly(self, tensors, "tcn")
+        load_strict(self, tensors, "tcn")
 
 
 class _Block(nn.Module):

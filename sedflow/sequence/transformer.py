@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from sedflow.layers import GatedAttention, RMSNorm, from_sequential, initialise_small, load_strictly, projection
+from sedflow.layers import GatedAttention, RMSNorm, from_sequential, initialise_small, projection
+from sedflow.weights import load_strict
 
 
 class Transformer(nn.Module):
@@ -44,7 +45,7 @@ class Transformer(nn.Module):
     def load_official(self, tensors: dict[str, torch.Tensor]) -> None:
         """Take a file's ``seq_model.*`` tensors, prefix stripped."""
         projected = isinstance(self.project, nn.Linear)
-        load_strictly(self, from_sequential(tensors, *["project."] * projected, ""), "transformer")
+        load_strict(self, from_sequential(tensors, *["project."] * projected, ""), "transformer")
 
 
 class _FeedForward(nn.Module):

@@ -7,8 +7,8 @@ import re
 import torch
 from torch import nn
 
-from sedflow.layers import load_strictly
 from sedflow.regularisers import Balancer, Whitener, switch_off
+from sedflow.weights import load_strict
 from sedflow.zipformer_layer import BiasNorm, Bypass, SwooshL, SwooshR, ZipformerLayer, relative_positions
 
 # stands in official files, unused by the official code
@@ -100,7 +100,7 @@ class Zipformer(nn.Module):
             ignored += [name for name in tensors if name.startswith("encoder_embed.")]
             own = {f"encoder_embed.{name}": tensor for name, tensor in self.encoder_embed.state_dict().items()}
         taken = {name: tensor for name, tensor in tensors.items() if name not in ignored}
-        load_strictly(self, taken | own, "zipformer")
+        load_strict(self, taken | own, "zipformer")
         return ignored
 
 

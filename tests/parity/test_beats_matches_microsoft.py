@@ -8,8 +8,8 @@ from torch import nn
 from vectors import find_vectors
 
 from sedflow.detector import Pooling, match_frames
-from sedflow.encoders import CheckpointError
 from sedflow.encoders.beats import _BASE, _SIZES, BEATs, relative_bucket, token_padding
+from sedflow.weights import CheckpointError
 
 
 @pytest.fixture(scope="module")

@@ -7,8 +7,8 @@ from torch.nn import functional as F
 from vectors import find_vectors
 
 from sedflow.detector import Detector
-from sedflow.encoders import CheckpointError
 from sedflow.encoders.cnn import CNN
+from sedflow.weights import CheckpointError
 
 KERNEL = 3  # of every published CRNN
 

@@ -5,8 +5,8 @@ import torch
 import torchaudio
 from vectors import find_vectors
 
-from sedflow.encoders import CheckpointError
 from sedflow.sequence.conformer import Conformer
+from sedflow.weights import CheckpointError
 
 VARIANTS = [(False, False), (False, True), (True, False), (True, True)]
 

@@ -6,7 +6,6 @@ from torch import nn
 from vectors import find_vectors
 
 from sedflow.detector import Pooling, match_frames
-from sedflow.encoders import part_of
 from sedflow.encoders.mobilenet import MobileNet
 from sedflow.sequence.attention import Attention
 from sedflow.sequence.bigru import BiGRU
@@ -14,6 +13,7 @@ from sedflow.sequence.hybrid import Hybrid
 from sedflow.sequence.mamba import Mamba
 from sedflow.sequence.tcn import TCN
 from sedflow.sequence.transformer import Transformer
+from sedflow.weights import part_of
 
 # upstream's own limit for 4 instead of 8 heads; ours is a setting
 NARROW = 128

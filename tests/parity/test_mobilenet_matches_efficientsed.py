@@ -4,8 +4,8 @@ import pytest
 import torch
 from vectors import find_vectors
 
-from sedflow.encoders import CheckpointError, part_of
 from sedflow.encoders.mobilenet import MobileNet
+from sedflow.weights import CheckpointError, part_of
 
 MAPS = "feat{:02d}"
 

@@ -6,8 +6,8 @@ from torch import nn
 from vectors import find_vectors
 
 from sedflow.detector import Pooling, match_frames
-from sedflow.encoders import CheckpointError
 from sedflow.encoders.passt import PaSST
+from sedflow.weights import CheckpointError
 
 
 @pytest.fixture(scope="module")

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from sedflow.encoders import CheckpointError
 from sedflow.sequence.tcn import TCN
+from sedflow.weights import CheckpointError
 
 REACH = 2 * 2 * (1 + 2 + 4)  # two stacks of three blocks, two convolutions each, one frame times the dilation
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from sedflow.detector import Detector, Pooling, build_detector, match_frames
-from sedflow.encoders import CheckpointError
 from sedflow.specification import Specification, load_detector, read_specification, save_detectors
+from sedflow.weights import CheckpointError
 
 SETTINGS = {
     "encoders": [{"name": "mobilenet", "width": 0.4}],
@@ -105,7 +105,9 @@ def test_a_detector_file_of_another_page_is_refused_by_name(detector, tmp_path):
     path = tmp_path / "best.safetensors"
     wider = SETTINGS | {"sequence": {"name": "bigru", "width": 9}}
     save_detectors(path, {"student": detector}, specification(detector=wider))
-    with pytest.raises(CheckpointError, match=r"best\.safetensors: does not fit.*another shape.*sequence"):
+    with pytest.raises(
+        CheckpointError, match=r"(?s)best\.safetensors: .* do not fit Detector.*another shape.*sequence"
+    ):
         load_detector(path, "student")
     with pytest.raises(CheckpointError, match="no network 'teacher'"):
         load_detector(path, "teacher")

@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import save_file
 
 from sedflow import plugins
-from sedflow.encoders import CheckpointError, load_strict, part_of, read_checkpoint
 from sedflow.frames import FrameGrid
+from sedflow.weights import CheckpointError, load_strict, part_of, read_checkpoint
 
 NAMES = plugins.names("encoders")
 # where an encoder has such a setting, it is tested at this size

@@ -5,10 +5,10 @@ import itertools
 import pytest
 import torch
 
-from sedflow.encoders import CheckpointError
 from sedflow.frames import FrameGrid
 from sedflow.official import module_tensors
 from sedflow.waveform import checked, completed, in_windows, padded
+from sedflow.weights import CheckpointError
 
 RATE = 1000
 

@@ -1,0 +1,197 @@
+"""`sedflow inspect` and `sedflow convert` on official files: what they are, and number for number what they give."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from typer.testing import CliRunner
+from vectors import find_vectors
+
+from sedflow.checkpoints import identify
+from sedflow.cli import commands
+from sedflow.convert import convert
+from sedflow.detector import Detector, build_encoder
+from sedflow.encoders.mobilenet import MobileNet
+from sedflow.specification import load_detector
+from sedflow.weights import CheckpointError
+
+SYSTEMS = {
+    "fmn": "EfficientSED",
+    "pretrainedsed": "PretrainedSED",
+    "frame_passt": "PretrainedSED",
+    "atst": "ATST-Frame",
+}
+SYSTEMS |= {"beats": "BEATs (Microsoft)", "crnn": "DCASE Task 4 baseline"}
+OF_A_BLOCK = {"conv": "conv", "norm": "batchnorm", "gate": "glu"}
+HEADS = {"gru": "bigru", "tf": "transformer", "attn": "attention"}
+
+
+def of_linear_heads(golden_dir):
+    return find_vectors(golden_dir, lambda about: about.get("config", {}).get("head_type") == "linear")
+
+
+def given(vectors):
+    """What tensors do not tell."""
+    return {"heads": vectors.config["num_heads"]} if "num_heads" in vectors.config else None
+
+
+def test_files_are_told_apart(golden_dir, tmp_path):
+    told = 0
+    for vectors in find_vectors(golden_dir, lambda about: True):
+        system = next((SYSTEMS[begin] for begin in SYSTEMS if vectors.name.startswith(begin)), None)
+        if system is None:
+            continue
+        contents, config = identify(vectors.save_weights(tmp_path)), vectors.config
+        assert contents.system == system, vectors.name
+        assert contents.classes.get("strong") == config.get("n_classes_strong", config.get("nclass")), vectors.name
+        if config.get("seq_model_type"):
+            assert contents.sequence["name"] == HEADS.get(config["seq_model_type"], config["seq_model_type"])
+            assert contents.sequence["width"] == config["seq_model_dim"]
+            assert contents.sequence["layers"] == config["seq_model_layers"]
+        told += 1
+    assert told > 10
+
+
+@torch.no_grad()
+def test_a_converted_detector_gives_the_official_scores(golden_dir, tmp_path):
+    compared = set()
+    for vectors in of_linear_heads(golden_dir):
+        out = tmp_path / "converted.safetensors"
+        convert(vectors.save_weights(tmp_path), out, given=given(vectors))
+        detector, specification = load_detector(out, "student")
+        assert len(specification.classes) == vectors.config["n_classes_strong"]
+        if "atst" in detector.encoders:  # as upstream
+            detector.encoders["atst"].top_db_over = "batch"
+        for case, waveform in vectors.inputs("/wave").items():
+            # upstream's transformers stretch the time of shorter clips, ours do not
+            if "mobilenet" in detector.encoders or waveform.shape[1] == 160_000:
+                prediction = detector(waveform, {}, vectors.output(f"{case}/strong_logits").shape[2])
+                vectors.check(f"{case}/strong_logits", prediction.strong_logits.transpose(1, 2))
+                compared.add(vectors.name)
+    assert len(compared) == len(of_linear_heads(golden_dir))
+
+
+def test_a_converted_encoder_is_loaded_by_a_page(mirror_dir, tmp_path):
+    official = next(mirror_dir.rglob("mn04*.pt"))
+    out = tmp_path / "mn04.safetensors"
+    assert convert(official, out) == "an encoder: mobilenet"
+    spec = {"name": "mobilenet", "width": 0.4, "front_end": "efficientat", "strides": "dilated"}
+    ours, theirs = build_encoder(spec, out).state_dict(), build_encoder(spec, official).state_dict()
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    with pytest.raises(CheckpointError, match="of another shape"):
+        build_encoder(spec | {"width": 1.0}, out)
+
+
+# width of fmn → width of the sequence head → parameters of the whole, by head; Source: cpjku_efficient.md §2.1
+PUBLISHED = {
+    (0.4, 104): {"transformer": 912_048, "hybrid": 1_041_026, "bigru": 1_204_670},
+    (0.6, 160): {"transformer": 1_954_834, "hybrid": 2_259_518, "bigru": 2_557_358},
+    (1.0, 128): {"transformer": 3_607_214, "hybrid": 3_801_806, "bigru": 4_334_990},
+    (1.0, 256): {"transformer": 5_028_286, "hybrid": 5_810_702, "bigru": 6_483_854},
+    (1.0, 512): {"transformer": 10_229_726, "hybrid": 13_367_438, "bigru": 13_140_878},
+    (1.0, 1024): {"transformer": 30_069_790, "hybrid": 42_636_686, "bigru": 35_892_110},
+    (2.0, 512): {"transformer": 19_391_462, "hybrid": 22_529_174, "bigru": 24_760_214},
+    (3.0, 768): {"transformer": 43_078_910, "hybrid": 50_144_782, "bigru": 54_818_446},
+}
+COMBINATIONS = [(sizes, head) for sizes, heads in PUBLISHED.items() for head in heads]
+
+
+def official_names(detector):
+    """A detector's tensors as EfficientSED names them on disk."""
+    named = {}
+    for name, tensor in detector.state_dict().items():
+        if name.startswith("encoders.mobilenet."):
+            name = name.replace("encoders.mobilenet.", "model.")
+            for layer in (".fc1.", ".fc2."):
+                name = name.replace(layer, f".conc_se_layers.0{layer}")
+        elif name.startswith("sequence.gru."):
+            name = name.replace("sequence.", "seq_model.0.")
+        elif name.startswith("sequence."):
+            name = name.replace("sequence.", "seq_model.1.").replace("1.project.", "0.")
+        named[
+            "net." + name.replace("pooling.", "").replace("strong.", "strong_head.").replace("weak.", "weak_head.")
+        ] = tensor
+    return named
+
+
+@pytest.mark.parametrize(("sizes", "head"), COMBINATIONS, ids=lambda value: str(value))
+def test_published_combinations_load(sizes, head, tmp_path):
+    width, inner = sizes
+    sequence = {"name": head, "width": inner} | ({"heads": 4} if (head, inner) == ("transformer", 104) else {})
+    torch.manual_seed(0)
+    detector = Detector({"mobilenet": MobileNet(width=width)}, sequence, 447, frame_rate=25.0, pooling="mean")
+    official, out = tmp_path / "fmn.safetensors", tmp_path / "converted.safetensors"
+    save_file(official_names(detector), official)
+    contents = identify(official)
+    assert contents.encoders == [{"name": "mobilenet", "width": width}]
+    assert contents.sequence["name"] == head and contents.sequence["width"] == inner
+    assert contents.parameters == PUBLISHED[sizes][head]
+    convert(official, out)
+    loaded, _ = load_detector(out, "student")
+    expected, found = detector.state_dict(), loaded.state_dict()
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    official.unlink(), out.unlink()
+
+
+def crnn_file(path, roles=("student", "teacher")):
+    """A file as the baseline's Lightning module writes it, and its networks."""
+    from sedflow.encoders.cnn import CNN
+
+    networks = {}
+    for number, role in enumerate(roles):
+        torch.manual_seed(number)
+        networks[role] = Detector(
+            {"cnn": CNN(gate="glu")}, {"name": "bigru", "width": 8}, 10, frame_rate=15.625, pooling="attention"
+        )
+    state = {}
+    for role, network in networks.items():
+        for name, tensor in network.state_dict().items():
+            kind, _, rest = name.partition(".")
+            if kind == "encoders":
+                block, part, last = name.split(".", 5)[3:]
+                name = f"cnn.cnn.{OF_A_BLOCK[part]}{block}.{last}"
+            elif kind == "sequence":
+                name = rest.replace("gru.", "rnn.rnn.")
+            else:
+                name = rest.replace("strong.", "dense.").replace("weak.", "dense_softmax.")
+            state[f"sed_{role}.{name}"] = tensor
+    torch.save({"state_dict": state, "epoch": 3, "hyper_parameters": {"net": {"nclass": 10}}}, path)
+    return networks
+
+
+@torch.no_grad()
+def test_a_baselines_checkpoint_becomes_both_its_networks(tmp_path):
+    path, out = tmp_path / "epoch=3.ckpt", tmp_path / "crnn.safetensors"
+    networks = crnn_file(path)
+    names = tmp_path / "classes.txt"
+    names.write_text("\n".join(f"sound {number}" for number in range(10)))
+    convert(path, out, names)
+    waveform = 0.1 * torch.randn(1, 32_000)
+    for role, network in networks.items():
+        loaded, specification = load_detector(out, role)
+        assert specification.classes[3] == "sound 3"
+        expected = network.eval()(waveform, {}, 31).strong
+        torch.testing.assert_close(loaded(waveform, {}, 31).strong, expected)
+
+
+def test_wrong_class_names_and_other_files_are_refused(tmp_path):
+    path = tmp_path / "epoch=3.ckpt"
+    crnn_file(path)
+    names = tmp_path / "classes.txt"
+    names.write_text("dog\ncat\n")
+    with pytest.raises(CheckpointError, match=r"2 different classes.* reads 10"):
+        convert(path, tmp_path / "out.safetensors", names)
+    save_file({"layer.weight": torch.zeros(2)}, tmp_path / "other.safetensors")
+    with pytest.raises(CheckpointError, match="none of the encoders"):
+        identify(tmp_path / "other.safetensors")
+    assert not (tmp_path / "out.safetensors").exists()
+
+
+def test_inspect_prints_what_a_file_is(mirror_dir, tmp_path):
+    official, out = next(mirror_dir.rglob("mn04*.pt")), tmp_path / "mn04.safetensors"
+    told = json.loads(CliRunner().invoke(commands, ["inspect", str(official)], catch_exceptions=False).stdout)
+    assert told["system"] == "EfficientAT" and told["classes"] == {"clip": 527} and told["parameters"] == 983_599
+    CliRunner().invoke(commands, ["convert", str(official), str(out)], catch_exceptions=False)
+    told = json.loads(CliRunner().invoke(commands, ["inspect", str(out)], catch_exceptions=False).stdout)
+    assert told["encoder"]["width"] == 0.4
