@@ -15,8 +15,8 @@ import numpy as np
 from sedflow import audio
 from sedflow.detector import build_detector
 from sedflow.inference import detect
-from sedflow.params import read_system
 from sedflow.specification import Specification, save_detectors
+from sedflow.systems import read_system
 
 MINUTES = 10
 

@@ -19,7 +19,7 @@ from sedflow.events import Clip
 from sedflow.features import Cache, write_shard
 from sedflow.learner import Step, build_loss
 from sedflow.optimization import build_optimizer
-from sedflow.params import read_system
+from sedflow.systems import read_system
 
 CLASSES, FRAMES, STORED = 7, 250, 128
 
