@@ -163,7 +163,7 @@ class System(Settings):
 Shared.model_rebuild()
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
     """PyYAML, but ``on``, ``off``, ``yes`` and ``no`` are words, as in YAML 1.2, which DVC reads."""
 
 
@@ -213,7 +213,10 @@ def overlay(base: dict, changes: dict) -> dict:
             and isinstance(old, dict)
             and not ("name" in value and value["name"] != old.get("name"))
         )
-        merged[key] = overlay(old, value) if deeper else copy.deepcopy(value)
+        if isinstance(value, dict):
+            merged[key] = overlay(old if deeper else {}, value)
+        else:
+            merged[key] = copy.deepcopy(value)
     return merged
 
 

@@ -70,19 +70,25 @@ class Pages:
             raise SettingsError(f"params.yaml: corpora: {self.shared.corpora} is not what {page} says: {folders}")
         return system
 
-    def _everywhere(self) -> Iterator[tuple[str, str, System]]:
-        """Every variant of every page that is in order; a broken page hurts only who asks for its system."""
+    @functools.cached_property
+    def _everywhere(self) -> list[tuple[str, str, System]]:
+        """Every variant of every page that can be read; a broken page hurts only who asks for its system."""
+        found = []
         for name in self.names:
             try:
-                for variant in ("default", *self.system(name).variants):
-                    yield name, variant, self.system(name, variant)
+                variants = systems.sketch(name, "default", self.folder).variants
+                found += [
+                    (name, variant, systems.sketch(name, variant, self.folder))
+                    for variant in {"default": {}} | variants
+                ]
             except SettingsError:
                 continue
+        return found
 
     def _corpus(self, folder: str) -> dict:
         """Settings of the corpus in ``data/manifests/<folder>``, which are the same for all systems."""
         found: dict[str, list[str]] = {}
-        for name, variant, system in self._everywhere():
+        for name, variant, system in self._everywhere:
             if folder in corpora(system):
                 found.setdefault(canonical(corpora(system)[folder]), []).append(f"{name} ({variant})")
                 spec = corpora(system)[folder]
@@ -98,7 +104,7 @@ class Pages:
 
     def _cache(self, key: str) -> dict:
         """What a cache folder holds: ``encoder`` with its settings, ``weights``, ``clip_seconds``, ``shards``."""
-        for _, _, system in self._everywhere():
+        for _, _, system in self._everywhere:
             for encoder in system.detector.encoders:
                 if cache_folder(system, encoder) == key:
                     own = {name: value for name, value in encoder.items() if name != "weights"}
@@ -128,13 +134,13 @@ def corpora(system: System) -> dict[str, dict]:
 def corpus_tables(spec: dict) -> list[str]:
     """Tables that a corpus is read from: its class list and the sums of its raw files, or the user's own."""
     committed = [DATA / "classes" / f"{spec['name']}.txt", DATA / f"{spec['name']}.tsv"]
-    of_user = getattr(plugins.build("corpora", spec), "label_files", [])
+    of_user = getattr(systems.build_corpus(spec), "label_files", [])
     return [str(table) for table in (*committed, *of_user) if table.is_file()]
 
 
 def corpus_recordings(spec: dict) -> list[str]:
     """The user's own recordings that a corpus is read from."""
-    return [str(path) for path in getattr(plugins.build("corpora", spec), "audio_files", [])]
+    return [str(path) for path in getattr(systems.build_corpus(spec), "audio_files", [])]
 
 
 def run_folders(name: str, variant: str, system: System, seeds: list[int]) -> list[str]:
@@ -160,7 +166,7 @@ def used_sources(system: System, stage: Stage) -> list[str]:
 def sources_of_corpora(system: System) -> Iterator[tuple[str, str]]:
     """(folder of the corpus, source) for every source that the system's corpora offer."""
     for folder, spec in corpora(system).items():
-        for source in plugins.build("corpora", spec).sources:
+        for source in systems.build_corpus(spec).sources:
             yield folder, source
 
 

@@ -80,6 +80,7 @@ def load(family: str, name: str):
     return getattr(importlib.import_module(module), _definition(family, name).name)
 
 
+@functools.cache
 def constant(family: str, name: str, key: str):
     """A module-level constant of a plugin's file, without importing it."""
     path = source_file(family, name)
@@ -89,6 +90,7 @@ def constant(family: str, name: str, key: str):
     raise SettingsError(f"{path}: a plugin of {family!r} says its {key}")
 
 
+@functools.cache
 def has_method(family: str, name: str, method: str) -> bool:
     """Whether the class of a plugin defines a method, or sets an attribute of that name; without importing it."""
     definition = _definition(family, name)
@@ -116,6 +118,7 @@ def nearest(key: str, known) -> str:
     return f"; did you mean {close[0]!r}?" if close else f"; there are {sorted(str(k) for k in known)}"
 
 
+@functools.cache
 def _definition(family: str, name: str):
     path = source_file(family, name)
     body = ast.parse(path.read_text(encoding="utf-8")).body

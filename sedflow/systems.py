@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import copy
+import functools
 import graphlib
+import json
 from pathlib import Path
 
 from sedflow import plugins
 from sedflow.learning_checks import check_learning
-from sedflow.params import HELD_OUT, PSEUDO, Stage, System, overlay, read_yaml, validated
+from sedflow.params import HELD_OUT, PSEUDO, Stage, System, canonical, overlay, read_yaml, validated
 from sedflow.plugins import SettingsError, nearest
 
 
@@ -19,17 +20,33 @@ def read_system(name: str, variant: str = "default", folder="workflow/systems") 
     ------
     SettingsError    with the file, the key and the nearest known one
     """
+    page, path = read_page(name, folder)
+    variants = page.get("variants") or {}
+    if variant not in ("default", *variants):
+        raise SettingsError(f"{path}: there is no variant {variant!r}{nearest(variant, ['default', *variants])}")
+    system = check_system(of_variant(page, variant), path)
+    check_order(page, variant, path)
+    return system
+
+
+def read_page(name: str, folder="workflow/systems") -> tuple[dict, str]:
+    """A page as it is written, not to be changed, and its path."""
     path = Path(folder) / f"{name}.yaml"
     if not path.is_file():
         pages = sorted(page.stem for page in Path(folder).glob("*.yaml"))
         raise SettingsError(f"there is no system {name!r} in {folder}{nearest(name, pages)}")
-    page = read_yaml(path)
-    variants = page.get("variants") or {}
-    if variant not in ("default", *variants):
-        raise SettingsError(f"{path}: there is no variant {variant!r}{nearest(variant, ['default', *variants])}")
-    system = check_system(of_variant(page, variant), str(path))
-    check_order(page, variant, str(path))
-    return system
+    return _read(str(path), path.stat().st_mtime_ns), str(path)
+
+
+@functools.cache
+def _read(path: str, changed_ns: int) -> dict:
+    return read_yaml(path)
+
+
+def sketch(name: str, variant: str, folder="workflow/systems") -> System:
+    """A system without the checks of its plugins, its corpora excepted: enough to know what it reads, and quick."""
+    page, path = read_page(name, folder)
+    return _validated(of_variant(page, variant), path)
 
 
 def of_variant(page: dict, variant: str) -> dict:
@@ -39,9 +56,7 @@ def of_variant(page: dict, variant: str) -> dict:
 
 def check_system(page: dict, where: str = "system") -> System:
     """Check a system's settings: every key, every plugin's arguments, and what has to fit together."""
-    page = copy.deepcopy(page)
-    page["corpora"] = [_check_corpus(spec, where) for spec in page.get("corpora") or []]
-    system = validated(System, page, where)
+    system = _validated(page, where)
     for encoder in system.detector.encoders:
         own = {key: value for key, value in encoder.items() if key != "weights"}
         plugins.check("encoders", own, f"{where}: detector.encoders")
@@ -55,6 +70,21 @@ def check_system(page: dict, where: str = "system") -> System:
     return system
 
 
+def _validated(page: dict, where: str) -> System:
+    corpora = [_check_corpus(spec, where) for spec in page.get("corpora") or []]
+    return validated(System, {**page, "corpora": corpora}, where)
+
+
+def build_corpus(spec: dict):
+    """The plugin of an entry of a page's ``corpora``; built once, since it may read large tables."""
+    return _built(canonical({key: value for key, value in spec.items() if key != "as"}))
+
+
+@functools.cache
+def _built(spec: str):
+    return plugins.build("corpora", json.loads(spec))
+
+
 def check_order(page: dict, variant: str, where: str) -> None:
     """Whatever a variant's stages start from or learn from exists, is of its frame grid, and comes before them.
 
@@ -65,7 +95,7 @@ def check_order(page: dict, variant: str, where: str) -> None:
     for name, changes in (page.get("variants") or {}).items():
         if "ensembles" in (changes or {}):
             raise SettingsError(f"{where}: variants.{name}.ensembles: all variants share the ensembles of their page")
-    systems = {variant: validated(System, of_variant(page, variant), where)}
+    systems = {variant: _validated(of_variant(page, variant), where)}
     order: dict[tuple[str, str], list[tuple[str, str]]] = {}
     waiting = [(variant, stage) for stage in systems[variant].stages]
     for name, ensemble in systems[variant].ensembles.items():
@@ -89,7 +119,7 @@ def _check_member(page: dict, member, systems: dict[str, System], at: str) -> No
     if member.variant not in variants:
         raise SettingsError(f"{at}: no variant {member.variant!r}{nearest(member.variant, variants)}")
     if member.variant not in systems:
-        systems[member.variant] = check_system(of_variant(page, member.variant), f"{at}: {member.variant}")
+        systems[member.variant] = _validated(of_variant(page, member.variant), f"{at}: {member.variant}")
     stages = systems[member.variant].stages
     if member.stage not in stages:
         raise SettingsError(f"{at}: no stage {member.stage!r} in {member.variant}{nearest(member.stage, stages)}")
@@ -100,9 +130,11 @@ def _check_member(page: dict, member, systems: dict[str, System], at: str) -> No
 def _follows(systems: dict[str, System], variant: str, stage: str, where: str) -> list[tuple[str, str]]:
     """(variant, stage) of the runs that a run needs."""
     system = systems[variant]
+    if stage not in system.stages:
+        raise SettingsError(f"{where}: {variant} has no stage {stage!r}{nearest(stage, system.stages)}")
     needed = [(variant, start)] if (start := system.stages[stage].start_from) else []
     learnt_from = system.stages[stage].pseudo_labels
-    for member in system.ensembles[learnt_from].members if learnt_from else ():
+    for member in system.ensembles[learnt_from].members if learnt_from in system.ensembles else ():
         other = systems[member.variant]
         for key, own, its in (
             ("detector.frame_rate", system.detector.frame_rate, other.detector.frame_rate),
@@ -167,8 +199,7 @@ def _check_sources(system: System, stage: Stage, at: str) -> None:
 
 def _offered(system: System) -> set[str]:
     """Sources of all corpora."""
-    specs = [{key: value for key, value in spec.items() if key != "as"} for spec in system.corpora]
-    return {source for spec in specs for source in plugins.build("corpora", spec).sources}
+    return {source for spec in system.corpora for source in build_corpus(spec).sources}
 
 
 def _check_source(source: str, offered: set[str], at: str) -> None:

@@ -1,7 +1,7 @@
 # Raw recordings → pieces → clips with labels, shard by shard → checked manifests.
 # The audio lies beside, under data/audio/<corpus>/; the manifests hold its sha256.
 def prepared_from(wildcards):
-    if plugins.build("corpora", corpus_of(wildcards)).uses_soundbank:
+    if systems.build_corpus(corpus_of(wildcards)).uses_soundbank:
         return f"data/manifests/{wildcards.corpus}/soundbank.tsv"
     return f"data/raw/{wildcards.corpus}/files.tsv"
 
@@ -10,7 +10,7 @@ def shards_of(wildcards):
     return expand(
         "data/manifests/{corpus}/shards/{shard}.{part}.tsv",
         corpus=wildcards.corpus,
-        shard=range(plugins.build("corpora", corpus_of(wildcards)).shards),
+        shard=range(systems.build_corpus(corpus_of(wildcards)).shards),
         part=["clips", "strong", "weak"],
     )
 
