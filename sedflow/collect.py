@@ -24,8 +24,8 @@ from sedflow.events import (
     write_table,
     write_weak,
 )
+from sedflow.params import HELD_OUT
 
-EVALUATED = ("validation", "test")
 SUFFIX = ".flac"
 
 
@@ -71,7 +71,7 @@ def collect(manifests: Path, shards: int, sources: Mapping[str, str], classes: C
     return counts
 
 
-def find_leaks(clips: list[Clip], soundbank: Path) -> dict:
+def find_leaks(clips: list[Clip], soundbank: Path | None = None) -> dict:
     """Compare training, validation and test by audio content and by recording.
 
     Returns
@@ -86,7 +86,7 @@ def find_leaks(clips: list[Clip], soundbank: Path) -> dict:
     for clip in clips:
         for sound in (f"audio {clip.sha256[:16]}", *(f"recording {name}" for name in clip.recordings)):
             heard[sound][_split(clip.source)].add(clip.id)
-    pieces = read_pieces(soundbank) if soundbank.is_file() else []
+    pieces = read_pieces(soundbank) if soundbank is not None and soundbank.is_file() else []
     for piece in pieces:
         for sound in (f"audio {piece.sha256[:16]}", f"recording {piece.recording}"):
             heard[sound][piece.split].add(Path(piece.path).name)
@@ -97,7 +97,10 @@ def find_leaks(clips: list[Clip], soundbank: Path) -> dict:
     ]
     if leaks:
         listed = "\n  ".join(leaks[:20])
-        raise LeakError(f"{len(leaks)} sounds stand in more than one split; move or remove them:\n  {listed}")
+        raise LeakError(
+            f"{len(leaks)} sounds stand in more than one split; move or remove them (if they come from two corpora, "
+            f"name them in the `exclude` table of the one that trains on them):\n  {listed}"
+        )
     sums = Counter((_split(clip.source), clip.sha256) for clip in clips)
     splits = sorted({_split(clip.source) for clip in clips})
     return {
@@ -113,7 +116,7 @@ def find_leaks(clips: list[Clip], soundbank: Path) -> dict:
 
 
 def _split(source: str) -> str:
-    return source if source in EVALUATED else "train"
+    return source if source in HELD_OUT else "train"
 
 
 def _merge(folder: Path, shards: int, classes: ClassSet):
@@ -158,5 +161,5 @@ def _write_source(manifests: Path, source: str, kind: str, clips: list[Clip], st
         write_weak(path, {clip.id: weak[clip.id] for clip in clips}, suffix=SUFFIX)
     else:
         write_table(path, ("filename",), [(clip.id + SUFFIX,) for clip in sorted(clips, key=lambda clip: clip.id)])
-    if source in EVALUATED:
+    if source in HELD_OUT:
         write_durations(manifests / f"{source}_durations.tsv", {clip.id: clip.seconds for clip in clips}, suffix=SUFFIX)

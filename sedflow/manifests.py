@@ -8,9 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
+from sedflow.collect import find_leaks
 from sedflow.events import ClassSet, Clip, LabelError, read_clips, read_events, read_weak
+from sedflow.params import HELD_OUT
 
-EVALUATED = ("validation", "test")
+PUBLIC = ("youtube/", "freesound/")  # names of recordings that all corpora give alike
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,6 +48,7 @@ def read_manifests(folders: Sequence[Path], corpora: Sequence) -> Manifests:
     Raises
     ------
     LabelError    two clips with one name, a source of two kinds, a label outside the classes
+    LeakError    one corpus trains on audio, or a public recording, that another tests on
     """
     classes = joint_classes(corpora)
     joined = Manifests([], {}, {}, {}, classes, {})
@@ -56,7 +59,7 @@ def read_manifests(folders: Sequence[Path], corpora: Sequence) -> Manifests:
         joined.kinds.update(corpus.sources)
         seconds = {clip.id: clip.seconds for clip in clips}
         for source, kind in corpus.sources.items():
-            copies = {} if source in EVALUATED else _copies(corpus, classes)
+            copies = {} if source in HELD_OUT else _copies(corpus, classes)
             mask = _mask(corpus, source, copies, classes)
             joined.known.update({clip.id: mask for clip in clips if clip.source == source})
             table = Path(folder) / f"{source}.tsv"
@@ -66,6 +69,8 @@ def read_manifests(folders: Sequence[Path], corpora: Sequence) -> Manifests:
             elif kind == "weak":
                 labels = read_weak(table, classes)
                 joined.weak.update({clip: _with_copies(of_clip, copies) for clip, of_clip in labels.items()})
+    if len(folders) > 1:
+        find_leaks([_publicly_named(clip) for clip in joined.clips])
     return joined
 
 
@@ -76,6 +81,11 @@ def joint_classes(corpora: Sequence) -> ClassSet:
     if clashes := sorted(set(aliases) & set(labels)):
         raise LabelError(f"{clashes[0]!r} is a class of one corpus and another spelling of one in another; rename it")
     return ClassSet(labels, aliases)
+
+
+def _publicly_named(clip: Clip) -> Clip:
+    """The clip with those of its recordings whose names mean the same in every corpus."""
+    return dataclasses.replace(clip, recordings=tuple(name for name in clip.recordings if name.startswith(PUBLIC)))
 
 
 def _check(folder: Path, clips: list[Clip], corpus, joined: Manifests) -> None:

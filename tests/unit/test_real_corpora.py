@@ -1,0 +1,397 @@
+"""DESED, MAESTRO, AudioSet Strong and DCASE 2016 Task 2: on small folders laid out as theirs, and on DESED's tables."""
+
+import collections
+import functools
+import hashlib
+import http.server
+import json
+import tarfile
+import threading
+
+import corpus_folders
+import pytest
+
+from sedflow import plugins, zenodo
+from sedflow.audio import AudioError, info
+from sedflow.clips import windows
+from sedflow.collect import LeakError
+from sedflow.corpora.audioset_strong import AudioSetStrong
+from sedflow.corpora.dcase2016_task2 import Dcase2016Task2
+from sedflow.corpora.desed import DESED, share_of
+from sedflow.corpora.maestro import Maestro, read_annotation
+from sedflow.download import DownloadError
+from sedflow.events import Event, LabelError, read_table, write_clips, write_events
+from sedflow.holdings import read_inventory, video
+from sedflow.manifests import read_manifests
+from sedflow.recordings import parse_window
+
+CITY = [recording for recording in Maestro().recordings if recording.startswith("city_center")]
+
+
+def prepared(corpus, raw, audio):
+    """All shards of a corpus in one."""
+    made = [corpus.prepare(raw, audio, shard) for shard in range(corpus.shards)]
+    for part in made[1:]:
+        made[0].add(part)
+    return made[0]
+
+
+def by_source(made):
+    names = collections.defaultdict(set)
+    for clip in made.clips:
+        names[clip.source].add(clip.id)
+    return names
+
+
+def missing(raw):
+    return collections.Counter(row["set"] for _, row in read_table(raw / "missing.tsv", ("set", "clip")))
+
+
+# DESED
+
+
+def test_desed_counts_and_lists_what_is_missing_from_the_real_tables(mirror_dir, tmp_path):
+    """The tables are DESED's own. 33 strong clips are tested on, 18 weak ones validate, 149 are strong too …"""
+    corpus = DESED(synthetic="none", strong="atst_sed", validation=["strong"], weak_share=1.0)
+    with pytest.raises(DownloadError) as told:
+        corpus.download(tmp_path, mirror_dir)
+    assert missing(tmp_path) == {
+        "real_strong_atst": 3000 - 33,
+        "real_validation": 373 - 2,
+        "weak": 1578 - 149 - 18,
+        "unlabeled": 14412 - 1191 - 134,
+        "validation": 1168,
+    }
+    assert "the settings allow 0" in str(told.value) and "1168 of validation" in str(told.value)
+    assert "raise allow_missing" in str(told.value) and str(told.value).count("\n") < 30
+    assert not (tmp_path / "files.tsv").exists()
+
+
+def test_desed_public_leaves_out_other_parts_of_tested_videos(mirror_dir, tmp_path):
+    (tmp_path / "own/audio/eval/public").mkdir(parents=True)
+    settings = {"path": str(tmp_path / "own"), "synthetic": "none", "strong": "atst_sed", "validation": ["strong"]}
+    with pytest.raises(DownloadError, match="692 of public"):
+        DESED(**settings, test="public", weak_share=1.0).download(tmp_path, mirror_dir)
+    assert missing(tmp_path)["real_strong_atst"] == 3000 - 2
+    assert missing(tmp_path)["public"] == 692
+
+
+def test_desed_trains_on_the_weak_clips_of_the_baselines(mirror_dir):
+    table = mirror_dir / "desed_metadata" / "train" / "weak.tsv"
+    clips = [row["filename"] for _, row in read_table(table, ("filename",))]
+    train = share_of(clips, 0.9)
+    rest = sorted(set(clips) - set(train))
+    assert (len(train), len(rest)) == (1420, 158)
+    assert [video(name.removesuffix(".wav")) for name in rest[:3]] == ["-2FVPRdbLdA", "-4oBn8qurR4", "-7v9JCLrISM"]
+
+
+def test_desed_uses_each_clip_once_with_its_strongest_labels(tmp_path):
+    root = corpus_folders.desed(tmp_path / "desed")
+    corpus = DESED(path=str(root), seconds=2.0, weak_share=1.0, shards=3)
+    corpus.download(tmp_path / "raw")
+    made = prepared(corpus, tmp_path / "raw", tmp_path / "audio")
+    names = by_source(made)
+    assert names["real_strong"] == {"Yssssssssss0_0.000_10.000", "Yssssssssss1_0.000_10.000"}  # the third is tested on
+    assert names["weak"] == {f"Ywwwwwwwwww{k}_0.000_10.000" for k in range(3)}  # the fourth is strong
+    assert len(names["unlabeled"]) == len(names["test"]) == 3
+    assert names["validation"] == {f"synthetic_validation_{k}" for k in range(3)}
+    assert made.strong["Ytttttttttt2_0.000_10.000"] == []  # no event is known, not unknown
+    assert made.strong["synthetic_0"][-1] == Event(0.5, 2.0, "Speech")  # labelled to 2.4 s, but the clip ends
+    assert made.weak["Ywwwwwwwwww0_0.000_10.000"] == ("Dog", "Speech")
+    assert {info(clip.path).sample_rate for clip in made.clips} == {16000}
+    assert {clip.recordings for clip in made.clips if clip.source == "weak"} == {
+        (f"youtube/{'w' * 10}{k}",) for k in range(3)
+    }
+
+
+def test_desed_reads_resampled_copies_first(tmp_path):
+    root = corpus_folders.desed(tmp_path / "desed")
+    copy = corpus_folders.noise(root / "audio/train/weak_16k" / "Ywwwwwwwwww1_0.000_10.000.wav", 2.0)
+    corpus = DESED(path=str(root), seconds=2.0, weak_share=1.0)
+    corpus.download(tmp_path / "raw")
+    weak = {holding.clip: holding.path for holding in read_inventory(tmp_path / "raw") if holding.set == "weak"}
+    assert weak["Ywwwwwwwwww1_0.000_10.000"] == copy
+    assert weak["Ywwwwwwwwww0_0.000_10.000"].parent.name == "weak"
+
+
+def test_desed_goes_on_without_a_few_clips_where_the_settings_allow_it(tmp_path):
+    root = corpus_folders.desed(tmp_path / "desed")
+    (root / "audio/train/unlabel_in_domain" / "Yuuuuuuuuuu1_0.000_10.000.wav").unlink()
+    with pytest.raises(DownloadError, match=r"(?s)1 of \d+ recordings are missing \(1 of unlabeled\).*Yuuuuuuuuuu1"):
+        DESED(path=str(root), seconds=2.0).download(tmp_path / "raw")
+    corpus = DESED(path=str(root), seconds=2.0, allow_missing=1)
+    corpus.download(tmp_path / "raw")
+    assert missing(tmp_path / "raw") == {"unlabeled": 1}
+    assert len(by_source(prepared(corpus, tmp_path / "raw", tmp_path / "audio"))["unlabeled"]) == 2
+
+
+def test_desed_makes_its_soundscapes_with_scaper(tmp_path):
+    root = corpus_folders.desed_soundbank(corpus_folders.desed(tmp_path / "desed"))
+    counts = {"synthetic_strong": 3, "validation": 2}
+    corpus = DESED(path=str(root), seconds=2.0, synthetic="scaper", soundscapes=counts, shards=1)
+    raw, manifest = tmp_path / "data/raw/home", tmp_path / "data/manifests/home/soundbank.tsv"
+    corpus.recipe = corpus.recipe.__class__(16000, 2.0, onset=(1.0, 0.5, 0.1, 1.5))
+    corpus.download(raw)
+    pieces = corpus.soundbank(raw, tmp_path / "audio")
+    assert {piece.label for piece in pieces if piece.role == "foreground"} == {"Dog", "Speech"}
+    recordings = collections.defaultdict(set)
+    for piece in pieces:
+        recordings[piece.recording].add(piece.split)
+    assert all(len(splits) == 1 for splits in recordings.values())
+    assert min(piece.seconds for piece in pieces if piece.role == "background") >= 2.0
+    from sedflow.corpora import write_pieces
+
+    write_pieces(manifest, [*pieces, *(p.__class__(**p.__dict__ | {"split": "validation"}) for p in pieces)])
+    made = corpus.prepare(manifest, tmp_path / "audio", 0)
+    names = by_source(made)
+    assert names["synthetic_strong"] == {f"desed_synthetic_strong_{k:05d}" for k in range(3)}
+    assert len(names["validation"]) == 2 and len(names["weak"]) == 3
+    assert any(made.strong[clip] for clip in names["synthetic_strong"])
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"strong": "real"}, r"strong cannot be 'real'; there are \['official', 'atst_sed', 'none'\]"),
+        ({"validation": ["weak"]}, "validation cannot be 'weak'"),
+        ({"synthetic": "none"}, "nothing validates"),
+        ({"test": "eval"}, "test cannot be 'eval'"),
+    ],
+)
+def test_desed_settings_that_make_no_sense_are_refused(settings, message):
+    with pytest.raises(LabelError, match=message):
+        DESED(**settings)
+
+
+# Zenodo
+
+
+@pytest.fixture
+def record(tmp_path, monkeypatch):
+    """A server with one record, and how often each file of it was asked for."""
+    folder, asked = tmp_path / "served", collections.Counter()
+    folder.mkdir()
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def do_GET(self):
+            asked[self.path] += 1
+            super().do_GET()
+
+        def log_message(self, *args):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=str(folder)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    address = f"http://127.0.0.1:{server.server_port}"
+    monkeypatch.setattr(zenodo, "RECORDS", address)
+
+    def serve(number, **files):
+        entries = []
+        for key, path in files.items():
+            content = path.read_bytes()
+            (folder / path.name).write_bytes(content)
+            checksum = f"md5:{hashlib.md5(content).hexdigest()}"
+            entries.append({"key": key, "checksum": checksum, "links": {"self": f"{address}/{path.name}"}})
+        (folder / str(number)).write_text(json.dumps({"files": entries}))
+
+    yield serve, asked, folder
+    server.shutdown()
+
+
+def archive(path, folder):
+    with tarfile.open(path, "w:gz") as file:
+        file.add(folder, arcname=folder.name)
+    return path
+
+
+def test_official_archives_are_fetched_checked_and_unpacked_once(tmp_path, record):
+    serve, asked, _ = record
+    packed = archive(tmp_path / "pack.tar.gz", corpus_folders.desed(tmp_path / "DESED"))
+    serve(1, **{"pack.tar.gz": packed})
+    content = zenodo.unpacked(1, "pack.tar.gz", tmp_path / "raw")
+    assert (content / "DESED/metadata/train/weak.tsv").is_file()
+    assert zenodo.unpacked(1, "*pack*", tmp_path / "raw").is_dir()
+    before = asked.total()
+    assert zenodo.unpacked(1, "pack.tar.gz", tmp_path / "raw") == content
+    assert asked.total() == before
+
+
+def test_a_file_that_is_not_the_record_s_is_refused(tmp_path, record):
+    serve, _, folder = record
+    (tmp_path / "a.tsv").write_text("filename\n")
+    serve(1, **{"a.tsv": tmp_path / "a.tsv"})
+    (folder / "a.tsv").write_text("filename\nforeign.wav\n")
+    with pytest.raises(DownloadError, match=r"1/a\.tsv: md5 is .*, the record says .*damaged on the way"):
+        zenodo.fetch_record(1, "a.tsv", tmp_path / "raw")
+    assert not (tmp_path / "raw/1/a.tsv").exists()
+    with pytest.raises(DownloadError, match=r"0 files 'b\.tsv' in the record, it has \['a\.tsv'\]"):
+        zenodo.fetch_record(1, "b.tsv", tmp_path / "raw")
+
+
+def test_desed_takes_from_zenodo_what_the_folder_lacks(tmp_path, record):
+    serve, _, _ = record
+    whole = corpus_folders.desed(tmp_path / "whole" / "dcase_synth")
+    packed = archive(tmp_path / "dcase_synth.zip", whole)
+    own = corpus_folders.desed(tmp_path / "own")
+    for part in ("train", "validation"):
+        folder = own / "audio" / corpus_folders.SYNTHETIC[part]
+        for path in folder.iterdir():
+            path.unlink()
+        folder.rmdir()
+        (own / "metadata" / f"{corpus_folders.SYNTHETIC[part]}.tsv").unlink()
+    serve(6026841, **{"dcase_synth.zip": packed})
+    corpus = DESED(path=str(own), seconds=2.0)
+    corpus.download(tmp_path / "raw")
+    found = collections.Counter(holding.set for holding in read_inventory(tmp_path / "raw"))
+    assert found["synthetic"] == found["synthetic_validation"] == 3
+    folders = {h.path.parent.parent.name for h in read_inventory(tmp_path / "raw") if h.set == "synthetic"}
+    assert folders == {"synthetic21_train"}
+
+
+# MAESTRO
+
+
+def test_maestro_splits_ninety_percent_of_each_scene():
+    parts = collections.Counter(Maestro().recordings.values())
+    assert parts == {"soft": 28, "validation": 5, "test": 16}
+    scenes = {name[:-3] for name, part in Maestro().recordings.items() if part == "validation"}
+    assert len(scenes) == 5
+    assert list(Maestro().classes)[:3] == ["cutlery and dishes", "furniture dragging", "people talking"]
+    assert len(Maestro().classes) == 17
+
+
+def test_maestro_trains_on_confidences_and_is_judged_on_majorities(tmp_path):
+    corpus = Maestro(path=str(corpus_folders.maestro(tmp_path / "maestro", CITY)), allow_missing=39, shards=2)
+    corpus.download(tmp_path / "raw")
+    made = prepared(corpus, tmp_path / "raw", tmp_path / "audio")
+    names = by_source(made)
+    soft = next(clip for clip in sorted(names["soft"]) if clip.endswith("-000100-001100"))
+    cars = [event for event in made.strong[soft] if event.label == "car"]
+    assert [event.confidence for event in cars] == [round(k / 12, 3) for k in range(1, 11)]
+    assert [(event.onset, event.offset) for event in cars] == [(float(k), k + 1.0) for k in range(10)]
+    assert Event(1.0, 2.0, "birds_singing", 0.25) in made.strong[soft]
+    test = next(clip for clip in sorted(names["test"]) if clip.endswith("-000000-001000"))
+    assert made.strong[test] == [Event(7.0, 10.0, "car")]  # above one half from 7/12 on; few hear birds
+    assert parse_window(test) == (test[:-14], 0.0, 10.0)
+    assert sorted(clip[-13:] for clip in names["test"])[-1] == "000500-001200"
+
+
+def test_maestro_names_bad_rows_and_skips_classes_it_has_not(tmp_path):
+    classes = Maestro().classes
+    path = tmp_path / "a.txt"
+    path.write_text("0.0\t1.0\tcar\t0.4\n1\t2\tdog_bark\t1.0\n")
+    events, others = read_annotation(path, classes)
+    assert events == [Event(0.0, 1.0, "car", 0.4)] and others == {"dog_bark": 1}
+    path.write_text("0.0\t1.0\tcar\t0.4\n1\t2\tcar\t40\n")
+    with pytest.raises(LabelError, match=r"a\.txt:2: confidence '40' must be a number from 0 to 1; divide percentages"):
+        read_annotation(path, classes)
+    path.write_text("0.0\t1.0\tcar\n")
+    with pytest.raises(LabelError, match=r"a\.txt:1: confidence '' must be"):
+        read_annotation(path, classes)
+
+
+def test_windows_end_where_the_recording_ends():
+    assert list(windows(12.0, 10.0, 1.0)) == [(0.0, 10.0), (1.0, 11.0), (2.0, 12.0)]
+    assert list(windows(12.6, 10.0, 1.0))[-1] == (3.0, 12.6)
+    assert list(windows(120.0, 10.0, 10.0))[-1] == (110.0, 120.0)
+    assert list(windows(3.0, 10.0, 10.0)) == [(0.0, 3.0)]
+    assert list(windows(20.02, 10.0, 10.0)) == [(0.0, 10.0), (10.0, 20.0)]
+
+
+# AudioSet Strong
+
+
+@pytest.mark.parametrize(("classes", "count"), [("train", 447), ("eval", 416), ("common", 407), ("union", 456)])
+def test_audioset_class_lists_have_their_published_lengths(classes, count):
+    labels = list(AudioSetStrong(path="anywhere", classes=classes).classes)
+    assert len(labels) == count and labels == sorted(labels)
+    if classes == "train":
+        assert labels[:3] == ["Accelerating, revving, vroom", "Air brake", "Air conditioning"]
+        assert labels[-1] == "Zipper (clothing)"
+
+
+def test_audioset_merges_touching_events_and_holds_some_clips_out(tmp_path):
+    root = corpus_folders.audioset(tmp_path / "audioset")
+    corpus = AudioSetStrong(path=str(root), validation=2, seconds=2.0, shards=2)
+    corpus.download(tmp_path / "raw")
+    made = prepared(corpus, tmp_path / "raw", tmp_path / "audio")
+    names = by_source(made)
+    assert {source: len(clips) for source, clips in names.items()} == {"real_strong": 4, "validation": 2, "test": 2}
+    events = made.strong[sorted(names["real_strong"])[0]]
+    assert events == [Event(0.0, 1.0, "Speech"), Event(1.0, 2.0, "Dog")]
+    assert {clip.recordings[0][:8] for clip in made.clips} == {"youtube/"}
+
+
+def test_audioset_counts_missing_clips_and_leaves_out_what_others_test_on(tmp_path):
+    root = corpus_folders.audioset(tmp_path / "audioset")
+    (root / "audio/unbalanced/Yaaaaaaaaaa0.wav").unlink()
+    with pytest.raises(DownloadError, match=r"(?s)1 of 9 recordings are missing \(1 of train\).*aaaaaaaaaa0_30000"):
+        AudioSetStrong(path=str(root)).download(tmp_path / "raw")
+    corpus_folders.table(tmp_path / "tested.tsv", ("filename",), ("Yaaaaaaaaaa0_30.000_40.000.wav",))
+    corpus = AudioSetStrong(path=[str(root / "audio"), str(root)], exclude=str(tmp_path / "tested.tsv"))
+    corpus.download(tmp_path / "raw")
+    assert missing(tmp_path / "raw") == {}
+    with pytest.raises(DownloadError, match="nowhere: no such folder"):
+        AudioSetStrong(path=[str(tmp_path / "nowhere")]).download(tmp_path / "raw")
+
+
+# DCASE 2016 Task 2
+
+
+def test_dcase2016_cuts_scenes_and_reads_milliseconds(tmp_path):
+    root = corpus_folders.dcase2016(tmp_path / "hear")
+    corpus = Dcase2016Task2(path=str(root), seconds=2.0, hop_seconds=1.0, sample_rate=32000)
+    corpus.download(tmp_path / "raw")
+    assert {holding.path.parts[-3] for holding in read_inventory(tmp_path / "raw")} == {"48000"}
+    made = prepared(corpus, tmp_path / "raw", tmp_path / "audio")
+    assert made.strong["train_0_001"] == [Event(0.5, 1.5, "keysDrop")]
+    assert made.strong["valid_0_000"] == [Event(1.5, 2.0, "keysDrop")]
+    assert made.strong["test_1"] == [Event(1.5, 2.5, "keysDrop")]
+    assert next(clip.seconds for clip in made.clips if clip.id == "test_1") == 5.0
+    low = Dcase2016Task2(path=str(root))
+    low.download(tmp_path / "raw")
+    assert {holding.path.parts[-3] for holding in read_inventory(tmp_path / "raw")} == {"16000"}
+
+
+def test_dcase2016_names_an_event_that_cannot_be(tmp_path):
+    root = corpus_folders.dcase2016(tmp_path / "hear")
+    table = root / "tasks/task2/valid.json"
+    table.write_text(json.dumps({"valid_0.wav": [{"label": "keysDrop", "start": 900, "end": 800}]}))
+    with pytest.raises(LabelError, match=r"valid\.json: valid_0\.wav: .*'end': 800.* is no event of"):
+        Dcase2016Task2(path=str(root)).download(tmp_path / "raw")
+
+
+# together
+
+
+def test_a_video_that_one_corpus_trains_on_and_another_tests_on_is_found(tmp_path):
+    root = corpus_folders.audioset(tmp_path / "audioset")
+    audioset = AudioSetStrong(path=str(root), validation=2, seconds=2.0, shards=1)
+    audioset.download(tmp_path / "raw")
+    made = audioset.prepare(tmp_path / "raw", tmp_path / "audio", 0)
+    trained = next(clip for clip in made.clips if clip.source == "real_strong")
+    tested = type(trained)("Y_elsewhere", trained.path, 2.0, "another file", "test", trained.recordings)
+    desed = DESED(synthetic="none", strong="atst_sed", validation=["strong"])
+    desed.sources = {"test": "strong"}
+    audioset.sources = {"real_strong": "strong"}
+    for name, clips in (("audioset", [trained]), ("desed", [tested])):
+        write_clips(tmp_path / name / "clips.tsv", clips)
+        write_events(tmp_path / name / f"{clips[0].source}.tsv", {clip.id: [] for clip in clips})
+    folders = [tmp_path / "audioset", tmp_path / "desed"]
+    with pytest.raises(LeakError, match=r"(?s)1 sounds stand in more than one split.*`exclude`.*youtube/aaaaaaaaaa"):
+        read_manifests(folders, [audioset, desed])
+
+
+def test_broken_audio_of_a_user_is_named(tmp_path):
+    root = corpus_folders.desed(tmp_path / "desed")
+    (root / "audio/validation/validation" / "Ytttttttttt1_0.000_10.000.wav").write_bytes(b"RIFF")
+    corpus = DESED(path=str(root), seconds=2.0, shards=1)
+    corpus.download(tmp_path / "raw")
+    with pytest.raises(AudioError, match=r"Ytttttttttt1_0\.000_10\.000\.wav: not readable as audio"):
+        corpus.prepare(tmp_path / "raw", tmp_path / "audio", 0)
+
+
+def test_settings_on_a_page_reach_the_corpora():
+    spec = {"name": "maestro", "copies": {"people talking": ["Speech"]}, "hop_seconds": 5}
+    corpus = plugins.build("corpora", spec)
+    assert corpus.copies == {"people talking": ["Speech"]} and corpus.hops["soft"] == 5.0
