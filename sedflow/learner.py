@@ -66,11 +66,15 @@ class Learner(lightning.LightningModule):
             self.teacher.requires_grad_(False)
             self._share_frozen_encoders()
         self.losses = build_losses(stage["losses"])
+        for label, loss, _ in self.losses:
+            if getattr(loss, "labels", None) not in (None, list(clips.classes)):
+                raise plugins.SettingsError(f"{label}: its checkpoint has the classes {loss.labels}, this page others")
         self.augmentations = [build_augmentation(spec) for spec in stage["augment"]]
         between_validations = stage["validate_every"] * stage["accumulate"]
         self.batches = TrainingBatches(clips, stage["sources"], seed, stage["sampling"], between_validations)
         self.history: list[dict] = []
         self._running: dict[str, list[float]] = {}
+        self.train()  # a detector that was loaded is in evaluation mode, and Lightning leaves modes as they are
 
     def _share_frozen_encoders(self) -> None:
         """A frozen encoder is the same in both networks: keep it once."""

@@ -10,15 +10,10 @@ import hashlib
 import io
 import json
 import logging
-import os
-import warnings
 from pathlib import Path
 
 import lightning
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
-from lightning.pytorch.plugins.io import CheckpointIO
 
 from sedflow import plugins
 from sedflow.audio import sha256
@@ -29,11 +24,13 @@ from sedflow.frames import FrameGrid
 from sedflow.learner import Judge, Learner
 from sedflow.manifests import read_manifests
 from sedflow.memory import keep_pages
+from sedflow.optimization import freeze_unused
 from sedflow.params import PSEUDO
 from sedflow.pseudo import PseudoLabels
 from sedflow.specification import Specification, load_detector, read_specification, save_detectors
+from sedflow.trainer import LAST, build_trainer
 
-LAST = "last.ckpt"
+log = logging.getLogger(__name__)
 
 
 def train(  # noqa: PLR0913 (one rule's inputs)
@@ -70,7 +67,8 @@ def train(  # noqa: PLR0913 (one rule's inputs)
     trainer = build_trainer(stage, work)
     last = work / LAST
     trainer.fit(learner, ckpt_path=str(last) if last.exists() else None, weights_only=True)
-    finish(learner, trainer, settings, seed, out)
+    if trainer.is_global_zero:
+        finish(learner, trainer, settings, seed, out)
 
 
 def run_digest(settings: dict, seed: int, files: list) -> str:
@@ -128,6 +126,8 @@ def build_networks(settings: dict, classes: int, weights: dict, start_from) -> t
             teacher, _ = load_detector(start_from, "teacher" if "teacher" in networks else "student")
     for network in filter(None, (student, teacher)):
         network.freeze(settings["stage"]["freeze"])
+    if unused := freeze_unused(student):
+        log.info("no score depends on these parameters, they stay as they are: %s", ", ".join(unused))
     return student, teacher
 
 
@@ -144,38 +144,6 @@ def validation_judge(clips: ClipSet) -> Judge:
         return {**metrics, "monitor": (metrics["psds1"] + metrics["psds2"]) / 2}
 
     return judge
-
-
-def build_trainer(stage: dict, work: Path) -> lightning.Trainer:
-    """A Trainer whose epochs are the stretches between validations, so that it can resume exactly."""
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-    keep_best = ModelCheckpoint(
-        work / "top",
-        filename="{step}",
-        monitor="monitor",
-        mode="max",
-        save_top_k=stage["keep_top"],
-        save_on_train_epoch_end=True,
-        enable_version_counter=False,
-    )
-    keep_last = ModelCheckpoint(
-        work, filename=LAST.removesuffix(".ckpt"), save_on_train_epoch_end=True, enable_version_counter=False
-    )
-    return lightning.Trainer(
-        max_steps=stage["steps"],
-        precision={"32": "32-true", "bf16": "bf16-mixed"}[stage["precision"]],
-        gradient_clip_val=stage["optimizer"]["clip_norm"],
-        deterministic=True,
-        callbacks=[TQDMProgressBar(refresh_rate=10), keep_best, keep_last],
-        logger=[CSVLogger(work, name="csv", version=""), TensorBoardLogger(work, name="tensorboard", version="")],
-        log_every_n_steps=10,
-        num_sanity_val_steps=0,
-        reload_dataloaders_every_n_epochs=1,
-        plugins=[AtomicCheckpoints()],
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-    )
 
 
 def finish(learner: Learner, trainer: lightning.Trainer, settings: dict, seed: int, out: Path) -> None:
@@ -217,30 +185,3 @@ def write_text(path: Path, text: str) -> None:
     unfinished = path.with_name(path.name + ".part")
     unfinished.write_text(text, encoding="utf-8")
     unfinished.replace(path)
-
-
-class AtomicCheckpoints(CheckpointIO):
-    """Checkpoints for resuming: written beside their name, synced, read back, then moved; the old one stays until then.
-
-    Lightning's own writer goes through ``$TMPDIR`` (a copy, not a move, across devices) and swallows PermissionError.
-    """
-
-    def save_checkpoint(self, checkpoint, path, storage_options=None):
-        """Write a checkpoint; any error is raised and leaves the former file as it was."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_name(path.name + ".part")
-        with unfinished.open("wb") as file:
-            torch.save(checkpoint, file)
-            file.flush()
-            os.fsync(file.fileno())
-        torch.load(unfinished, map_location="cpu", weights_only=True)
-        unfinished.replace(path)
-
-    def load_checkpoint(self, path, map_location=None, weights_only=True):
-        """Read a checkpoint without running code from it."""
-        return torch.load(path, map_location=map_location or "cpu", weights_only=True)
-
-    def remove_checkpoint(self, path):
-        """Delete a checkpoint that fell out of the best."""
-        Path(path).unlink(missing_ok=True)

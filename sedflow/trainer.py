@@ -1,0 +1,120 @@
+"""The Trainer of a run: as many processes as the page says, checkpoints that survive a kill, time spent waiting."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+import warnings
+from pathlib import Path
+
+import lightning
+import torch
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.plugins.io import CheckpointIO
+from lightning.pytorch.utilities import rank_zero_only
+
+LAST = "last.ckpt"
+PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
+
+
+def build_trainer(stage: dict, work: Path) -> lightning.Trainer:
+    """A Trainer whose epochs are the stretches between validations, so that it can resume exactly."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    for expected in ("does not have many workers", "exists and is not empty", "in eval mode", "smaller than the logging"):
+        warnings.filterwarnings("ignore", message=f".*{expected}.*")
+    keep_best = ModelCheckpoint(
+        work / "top",
+        filename="{step}",
+        monitor="monitor",
+        mode="max",
+        save_top_k=stage["keep_top"],
+        save_on_train_epoch_end=True,
+        enable_version_counter=False,
+    )
+    keep_last = ModelCheckpoint(
+        work, filename=LAST.removesuffix(".ckpt"), save_on_train_epoch_end=True, enable_version_counter=False
+    )
+    return lightning.Trainer(
+        max_steps=stage["steps"],
+        devices=stage["processes"],
+        strategy="ddp" if stage["processes"] > 1 else "auto",
+        precision=PRECISIONS[stage["precision"]],
+        accumulate_grad_batches=stage["accumulate"],
+        gradient_clip_val=stage["optimizer"]["clip_norm"],
+        # some gradients (adaptive pooling) have no deterministic form on a GPU
+        deterministic="warn" if torch.cuda.is_available() else True,
+        callbacks=[TQDMProgressBar(refresh_rate=10), Waiting(), keep_best, keep_last],
+        logger=[CSVLogger(work, name="csv", version=""), TensorBoardLogger(work, name="tensorboard", version="")],
+        log_every_n_steps=10,
+        num_sanity_val_steps=0,
+        reload_dataloaders_every_n_epochs=1,
+        plugins=[AtomicCheckpoints()],
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+    )
+
+
+class Waiting(Callback):
+    """How much of a step's time is waiting for its batch: in the work folder's log, and printed at each validation.
+
+    It is not part of the learning curve, which is the same each time a run is repeated.
+    """
+
+    def on_train_epoch_start(self, trainer, learner) -> None:
+        """Begin to count."""
+        self._waited = self._worked = 0.0
+        self._since = time.perf_counter()
+
+    def on_train_batch_start(self, trainer, learner, batch, batch_idx) -> None:
+        """The batch is here."""
+        self._last_wait = self._lap()
+        self._waited += self._last_wait
+
+    def on_train_batch_end(self, trainer, learner, outputs, batch, batch_idx) -> None:
+        """The batch is done with."""
+        worked = self._lap()
+        self._worked += worked
+        learner.log("train/waiting", self._last_wait / (self._last_wait + worked), batch_size=1)
+
+    def on_train_epoch_end(self, trainer, learner) -> None:
+        """Say it."""
+        self._say(trainer.global_step, self._waited / max(1e-9, self._waited + self._worked))
+
+    def _lap(self) -> float:
+        now = time.perf_counter()
+        lap, self._since = now - self._since, now
+        return lap
+
+    @rank_zero_only
+    def _say(self, step: int, share: float) -> None:
+        hint = "; raise `workers`" if share > 0.05 else ""
+        print(f"\nstep {step}: {share:.1%} of the time went by waiting for data{hint}", flush=True)
+
+
+class AtomicCheckpoints(CheckpointIO):
+    """Checkpoints for resuming: written beside their name, synced, read back, then moved; the old one stays until then.
+
+    Lightning's own writer goes through ``$TMPDIR`` (a copy, not a move, across devices) and swallows PermissionError.
+    """
+
+    def save_checkpoint(self, checkpoint, path, storage_options=None):
+        """Write a checkpoint; any error is raised and leaves the former file as it was."""
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = path.with_name(path.name + ".part")
+        with unfinished.open("wb") as file:
+            torch.save(checkpoint, file)
+            file.flush()
+            os.fsync(file.fileno())
+        torch.load(unfinished, map_location="cpu", weights_only=True)
+        unfinished.replace(path)
+
+    def load_checkpoint(self, path, map_location=None, weights_only=True):
+        """Read a checkpoint without running code from it."""
+        return torch.load(path, map_location=map_location or "cpu", weights_only=True)
+
+    def remove_checkpoint(self, path):
+        """Delete a checkpoint that fell out of the best."""
+        Path(path).unlink(missing_ok=True)
