@@ -140,6 +140,26 @@ def test_masked_classes_do_not_depend_on_the_order_of_corpora(two_corpora):
         assert named == {label for label, known in zip(back.classes, back.known[clip], strict=True) if known}
 
 
+def test_validation_does_not_count_classes_that_a_corpus_does_not_label(two_corpora, tmp_path):
+    from sedflow.scores import Scores
+    from sedflow.train import validation_judge
+
+    folders, (homes, streets) = two_corpora
+    streets.sources = {"validation": "strong"}
+    write_clips(folders[1] / "clips.tsv", [Clip("street", "street.flac", 2.0, "sha", "validation")])
+    write_events(folders[1] / "validation.tsv", {"street": [Event(0, 1, "car")]})
+    tables = read_manifests(folders, [homes, streets])
+    clips = clip_set(tmp_path, tables, ["validation"])
+    values = np.full((20, 4), 0.5, np.float32)  # every class is heard in every clip at once …
+    values[:10, 1] = values[:10, 3] = 1.0  # … and speech and cars where homes and streets say so
+    heard = {clip: Scores(values, np.arange(21) / 10, list(tables.classes)) for clip in clips.of_source("validation")}
+    heard["validation-1"] = Scores(np.full((20, 4), 0.5, np.float32), np.arange(21) / 10, list(tables.classes))
+    metrics = validation_judge(clips)(heard)
+    assert metrics["psds1"] == metrics["monitor"] == 1.0
+    clips.known = {}  # if homes knew of cars, those there would be false alarms
+    assert validation_judge(clips)(heard)["psds1"] < 0.6
+
+
 # pseudo-labels
 
 
