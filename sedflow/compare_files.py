@@ -57,7 +57,7 @@ def compare_files(paths: Sequence[Path], clips: Clips, draws: int, out: Path | N
         )
     systems = contenders(paths)
     scores, truth, durations, known = clips.read(systems)
-    rows = compare(scores, truth, durations, draws, recordings=known, jobs=processors(), progress=bar)
+    rows = compare(scores, truth, durations, samples=draws, recordings=known, jobs=processors(), progress=bar)
     on = f"{clips.split}; {draws} draws of {bootstrap.drawn(tuple(durations), known)}"
     print_comparison(rows, f"{len(durations)} clips, {on}")
     if out is not None and out.suffix == ".json":

@@ -17,8 +17,8 @@ import numpy as np
 
 from sedflow import postprocess
 from sedflow.agreement import EvaluationError
-from sedflow.bootstrap import SUMMARIES, Progress, against, draw, headlines, spread, unseen
-from sedflow.evaluation import Evaluation
+from sedflow.bootstrap import SUMMARIES, against, draw, headlines, spread
+from sedflow.evaluation import Evaluation, Rules
 from sedflow.events import Event
 from sedflow.judge import corpora_with
 from sedflow.runs import RunFolder, mean_sd
@@ -106,18 +106,15 @@ def compare(
     systems: Mapping[str, Sequence[ScoreSet]],
     truth: Mapping[str, Iterable[Event]],
     durations: Mapping[str, float],
-    samples: int = 1000,
-    seed: int = 0,
-    recordings: Mapping[str, str] | None = None,
-    jobs: int = 1,
-    progress: Progress = unseen,
+    rules: Rules | None = None,
+    **how,
 ) -> list[dict]:
     """Judge systems on the same clips.
 
     Parameters
     ----------
     systems : mapping name → scores of each seed    the first one is what the others are compared with
-    recordings : mapping clip → recording, optional    drawn together
+    how    ``samples``, ``seed``, ``recordings``, ``jobs`` and ``progress`` of ``bootstrap.draw``
 
     Returns
     -------
@@ -125,8 +122,10 @@ def compare(
                     deviation over seeds), ``per_class`` (name → class → mean), ``intervals`` (name → [low, high]) and,
                     but for the first system, ``against_first`` (name → difference, low, high, p)
     """
-    judged = {name: [Evaluation(scores, truth, durations) for scores in seeds] for name, seeds in systems.items()}
-    drawn = iter(draw([e for seeds in judged.values() for e in seeds], samples, seed, recordings, jobs, progress))
+    judged = {
+        name: [Evaluation(scores, truth, durations, rules) for scores in seeds] for name, seeds in systems.items()
+    }
+    drawn = iter(draw([e for seeds in judged.values() for e in seeds], **how))
     rows: list[dict] = []
     first: dict[str, np.ndarray] = {}
     for name, seeds in judged.items():

@@ -61,6 +61,7 @@ class Rules:
         The way of the DCASE baselines and of the published AudioSet Strong scores.
     criteria : mapping name → Criteria    the PSDS to measure
     parts : sequence of str    of ``PARTS``; what is left out is not counted
+    best : bool    F1 at the best thresholds too
     """
 
     threshold: float = 0.5
@@ -68,6 +69,7 @@ class Rules:
     drop_silent_clips: bool = False
     criteria: Mapping[str, Criteria] = dataclasses.field(default_factory=lambda: dict(CRITERIA))
     parts: Sequence[str] = PARTS
+    best: bool = True
 
 
 def evaluate(
@@ -193,8 +195,11 @@ class Evaluation:
             return {}
         tallies = self._tallies[part]
         at = {label: tally.at(self.rules.threshold, weights) for label, tally in tallies.items()}
-        best = {label: tally.at_best(weights)[0] for label, tally in tallies.items()}
-        return {f"{part}_f1_{self._at}": f1_table(at), f"{part}_best_f1": f1_table(best)}
+        told = {f"{part}_f1_{self._at}": f1_table(at)}
+        if self.rules.best:
+            best = {label: tally.at_best(weights)[0] for label, tally in tallies.items()}
+            told[f"{part}_best_f1"] = f1_table(best)
+        return told
 
     def _segment_metrics(self, weights: np.ndarray) -> dict:
         if "segment" not in self._tallies:

@@ -13,7 +13,7 @@ from sedflow.scores import Scores, load_scores
 
 Truth = dict[str, list[Event]]
 DRAWS = 500
-HEADLINE_PARTS = ("psds", "collar", "intersection", "segment")
+HEADLINE = evaluation.Rules(parts=("psds", "collar", "intersection"), best=False)
 
 
 def read_truth(folder: Path, split: str) -> tuple[Truth, dict[str, float]]:
@@ -118,7 +118,7 @@ def _judged(folders: Sequence[Path], sets: Mapping) -> dict:
 
 def intervals(folder: Path, scores: Mapping[str, Scores], truth: Truth, durations: Mapping[str, float]) -> dict:
     """Confidence intervals of the headline ``metrics`` (name → [low, high]), ``draws``, and what was ``drawn``."""
-    judged = evaluation.Evaluation(scores, truth, durations, evaluation.Rules(parts=HEADLINE_PARTS))
+    judged = evaluation.Evaluation(scores, truth, durations, HEADLINE)
     known = bootstrap.recordings_of(read_clips(Path(folder) / "clips.tsv"))
     found = bootstrap.intervals(judged, samples=DRAWS, recordings=known) if judged.classes else {}
     return {"metrics": found, "draws": DRAWS, "drawn": bootstrap.drawn(judged.clips, known)}

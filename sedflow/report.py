@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import sedflow
+from sedflow.clip_cards import Study
 from sedflow.events import read_clips, write_table
 from sedflow.html_page import render, write_text
+from sedflow.judge import DRAWS, corpora_with
 from sedflow.report_findings import (
     SPLIT,
     calibration_section,
@@ -24,23 +25,11 @@ from sedflow.report_findings import (
     threshold_section,
 )
 from sedflow.report_origins import cost_section, data_section, learning_section, provenance_section
-from sedflow.runs import (
-    HEADLINES,
-    Result,
-    RunError,
-    RunFolder,
-    in_order,
-    mean_sd,
-    results,
-    scalar,
-    spread,
-    stage_order,
-    summarise,
-)
+from sedflow.report_results import results_section
+from sedflow.runs import HEADLINES, RunError, RunFolder, in_order, results, stage_order, summarise
 
 __all__ = ["RunFolder", "print_summary", "write_report"]
 
-TILES = ("psds1", "psds2", "collar_f1_at_0.5", "intersection_f1_at_0.5")
 SECTIONS = (
     ("results", "Results"),
     ("roc", "PSD-ROC"),
@@ -56,7 +45,15 @@ SECTIONS = (
 )
 
 
-def write_report(out: Path, page: dict, runs: list[RunFolder], manifests: Path, benchmarks: Path, root: Path) -> None:
+def write_report(
+    out: Path,
+    page: dict,
+    runs: list[RunFolder],
+    manifests: Sequence[Path],
+    benchmarks: Path,
+    root: Path,
+    draws: int = DRAWS,
+) -> None:
     """Write the page of a system and the small files DVC compares.
 
     Parameters
@@ -64,9 +61,10 @@ def write_report(out: Path, page: dict, runs: list[RunFolder], manifests: Path, 
     out : Path    folder ``models/<system>/report``: index.html, metrics.json, roc.tsv, curves.tsv
     page : dict    the system's settings, with title, published and stages
     runs : list of RunFolder    every finished run: variants, stages and seeds
-    manifests : Path    ``data/manifests/<corpus>``
+    manifests : sequence of Path    ``data/manifests/<corpus>``, one per corpus; the first with a test set is studied
     benchmarks : Path    Snakemake's benchmark files, ``<rule>/….tsv``
     root : Path    the paths of the clip table start here; clips without audio are shown without picture and player
+    draws : int    of the bootstrap over recordings
 
     Raises
     ------
@@ -76,30 +74,31 @@ def write_report(out: Path, page: dict, runs: list[RunFolder], manifests: Path, 
         raise RunError(f"{out}: nothing to report; train the system first with `snakemake {Path(out).parent.name}`")
     out.mkdir(parents=True, exist_ok=True)
     runs = in_order(runs, stage_order(page))
-    collected = results(runs)
     published = dict(page.get("published") or {})
-    write_text(out / "metrics.json", json.dumps(summarise(collected, published), indent=2, sort_keys=True) + "\n")
+    write_text(out / "metrics.json", json.dumps(summarise(results(runs), published), indent=2, sort_keys=True) + "\n")
     _write_roc(out / "roc.tsv", runs)
     _write_curves(out / "curves.tsv", runs)
 
-    clips = read_clips(Path(manifests) / "clips.tsv")
+    clips = {Path(folder): read_clips(Path(folder) / "clips.tsv") for folder in manifests}
+    judged_on = corpora_with(manifests, SPLIT)[0]
     shown_run = _shown_run(runs)
-    study, raw = study_run(shown_run, manifests)
+    study, raw = study_run(shown_run, judged_on)
     shown = frequent_classes(study)
     context = {
-        **_head(page, runs, shown_run, out, study),
-        **results_section(collected, runs, published),
+        **_head(page, runs, shown_run, out),
+        "judged": _judged(study, judged_on, len(clips)),
+        **results_section(runs, published, judged_on, draws),
         **roc_section(runs, shown),
         "classes_left_out": len({e.label for events in study.truth.values() for e in events}) - len(shown),
         **class_section(runs, shown),
-        **mistakes_section(study, clips, root, shown),
+        **mistakes_section(study, clips[judged_on], root, shown),
         **calibration_section(raw, study, shown),
         **threshold_section(study),
-        **clip_section(study, clips, root),
+        **clip_section(study, clips[judged_on], root),
         **learning_section(runs),
-        **data_section(manifests, clips, study.classes),
-        **cost_section(benchmarks, _names(page, out, manifests), stage_order(page)),
-        **provenance_section(runs, shown_run, manifests, clips, page),
+        **data_section(clips, study.classes),
+        **cost_section(benchmarks, _names(page, out, clips), stage_order(page)),
+        **provenance_section(runs, shown_run, clips, page),
     }
     write_text(out / "index.html", render("report_page.html", context))
 
@@ -111,9 +110,8 @@ def _shown_run(runs: Sequence[RunFolder]) -> RunFolder:
     return next(run for run in runs if (run.variant, run.stage) == (variant, last))
 
 
-def _head(page: dict, runs: Sequence[RunFolder], shown_run: RunFolder, out: Path, study) -> dict:
+def _head(page: dict, runs: Sequence[RunFolder], shown_run: RunFolder, out: Path) -> dict:
     corpora = [spec["name"] for spec in page.get("corpora", [])]
-    hours = sum(scores.seconds for scores in study.scores.values()) / 3600
     network = shown_run.read("postprocess.json")["chosen"]
     return {
         "system": Path(out).parent.name,
@@ -123,86 +121,22 @@ def _head(page: dict, runs: Sequence[RunFolder], shown_run: RunFolder, out: Path
         "stages": dict.fromkeys((run.variant, run.stage) for run in runs),
         "seeds": sorted({run.seed for run in runs}),
         "split": SPLIT,
-        "judged": f"{len(study.truth):,} {SPLIT} clips ({hours:.2f} h)",
         "shown": f"Shown here and below: {shown_run.stage}, seed {shown_run.seed}, {network}, on the {SPLIT} clips",
         "sections": SECTIONS,
         "version": sedflow.__version__,
     }
 
 
-def _names(page: dict, out: Path, manifests: Path) -> set[str]:
+def _judged(study: Study, folder: Path, corpora: int) -> str:
+    hours = sum(scores.seconds for scores in study.scores.values()) / 3600
+    of = f" of {folder.name}" * (corpora > 1)
+    return f"{len(study.truth):,} {SPLIT} clips{of} ({hours:.2f} h)"
+
+
+def _names(page: dict, out: Path, folders: Iterable[Path]) -> set[str]:
     """What this system's jobs are called after, among the benchmarks of all systems: itself, corpora, weights."""
     weights = {encoder.get("weights") for encoder in page.get("detector", {}).get("encoders", [])}
-    return {Path(out).parent.name, Path(manifests).name, *weights} - {None}
-
-
-def results_section(collected: Sequence[Result], runs: Sequence[RunFolder], published: dict[str, float]) -> dict:
-    """Tiles of the last stage against the published row, the table of all stages, every seed."""
-    variant = runs[0].variant
-    last = [r for r in collected if r.network == "chosen" and r.variant == variant][-1]
-    names = stage_names(runs)
-    columns = [name for name in HEADLINES if any(name in result.final for result in collected)]
-    rows = []
-    for (variant, stage), name in names.items():
-        choices = {run.read("metrics.json")["chosen"] for run in runs if (run.variant, run.stage) == (variant, stage)}
-        rows.append({"name": name, "note": "", "kind": "stage", "cells": [{"final": "", "raw": ""}] * len(columns)})
-        # where every seed chose the same network its row says so, and a row "chosen" would only repeat it
-        members = [r for r in collected if (r.variant, r.stage) == (variant, stage)]
-        rows += [_table_row(r, columns, choices) for r in members if r.network != "chosen" or len(choices) > 1]
-    if published:
-        cells = [{"final": f"{published[name]:.3f}" if name in published else "–", "raw": ""} for name in columns]
-        rows.append({"name": "Published", "note": "", "kind": "published", "cells": cells})
-    specs = [run.read("postprocess.json") for run in runs]
-    tuned = [spec[spec["chosen"]] for spec in specs]
-    return {
-        "tiles": [_tile(name, last.final[name], published.get(name)) for name in TILES if name in last.final],
-        "table": {"columns": [HEADLINES[name][1] for name in columns], "rows": rows},
-        "per_seed": _seed_rows(runs, columns),
-        "tuned_on": " and ".join(sorted({spec["tuned_on"] for spec in tuned if "tuned_on" in spec}) or ["validation"]),
-        "objectives": " and ".join(sorted({spec["objective"] for spec in tuned if "objective" in spec})),
-        "several_seeds": max(len(result.seeds) for result in collected) > 1,
-    }
-
-
-def _tile(name: str, values: Sequence[float], published: float | None) -> dict:
-    mean, sd = mean_sd(values)
-    return {
-        "name": HEADLINES[name][1],
-        "mean": f"{mean:.3f}",
-        "sd": None if math.isnan(sd) else f"{sd:.3f}",
-        "percent": round(100 * min(max(mean, 0), 1), 1),
-        "published": None if published is None else f"{published:.3f}",
-        "published_percent": None if published is None else round(100 * published, 1),
-        "difference": None if published is None else f"{mean - published:+.3f}",
-    }
-
-
-def _table_row(result: Result, columns: Sequence[str], choices: set[str]) -> dict:
-    cells = []
-    for name in columns:
-        raw = spread(result.raw[name]) if name in result.raw else ""
-        final = spread(result.final[name]) if name in result.final else "–"
-        cells.append({"final": final, "raw": "" if raw == final else raw})
-    best = choices == {result.network} or result.network == "chosen"
-    name = "chosen, seed by seed" if result.network == "chosen" else result.network
-    return {
-        "name": name,
-        "note": "chosen" if choices == {result.network} else "",
-        "kind": "best" * best,
-        "cells": cells,
-    }
-
-
-def _seed_rows(runs: Sequence[RunFolder], columns: Sequence[str]) -> list[dict]:
-    names = stage_names(runs)
-    rows = []
-    for run in runs:
-        metrics = run.read("metrics.json")
-        network = metrics["chosen"]
-        values = [scalar(metrics[network]["postprocessed"], name) for name in columns]
-        cells = ["–" if math.isnan(value) else f"{value:.3f}" for value in values]
-        rows.append({"run": f"{names[run.variant, run.stage]}, seed {run.seed}", "network": network, "cells": cells})
-    return rows
+    return {Path(out).parent.name, *(folder.name for folder in folders), *weights} - {None}
 
 
 def _write_roc(path: Path, runs: Sequence[RunFolder]) -> None:

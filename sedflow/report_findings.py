@@ -12,8 +12,9 @@ import numpy as np
 from sedflow import postprocess
 from sedflow.clip_cards import Study, best_and_worst, clip_card, snrs_of
 from sedflow.detections import detect_events
-from sedflow.events import Clip, read_durations, read_events
+from sedflow.events import Clip
 from sedflow.figures import Axis, Line, heatmap, line_chart
+from sedflow.judge import of_corpus
 from sedflow.mistakes import (
     NOTHING,
     Bin,
@@ -38,18 +39,17 @@ STYLES = ("s1", "s2", "s3", "s4", "s5")
 CLASS_METRICS = ("psds1", "psds2", "collar_f1_at_0.5")
 
 
-def study_run(run: RunFolder, manifests: Path) -> tuple[Study, dict[str, Scores]]:
-    """Judge the chosen network of a run on the test clips; returns the study and the raw scores."""
+def study_run(run: RunFolder, folder: Path) -> tuple[Study, dict[str, Scores]]:
+    """Judge the chosen network of a run on the test clips of a corpus; returns the study and the raw scores."""
     specs = run.read("postprocess.json")
     network = specs["chosen"]
     raw = load_scores(run.file(f"scores/{SPLIT}_{network}.parquet"))
     spec = specs[network]
-    scores = postprocess.build(spec).apply(raw)
+    scores, events, durations = of_corpus(folder, SPLIT, postprocess.build(spec).apply(raw))
+    raw, _, _ = of_corpus(folder, SPLIT, raw)
     classes = next(iter(raw.values())).classes
     thresholds = {label: 0.5 for label in classes} | (spec.get("thresholds") or {})
     detections = detect_events(scores, thresholds)
-    durations = read_durations(Path(manifests) / f"{SPLIT}_durations.tsv")
-    events = read_events(Path(manifests) / f"{SPLIT}.tsv")
     truth = {clip: events.get(clip, []) for clip in durations}
     judgements = {clip: judge(truth[clip], detections.get(clip, [])) for clip in durations}
     return Study(scores, truth, detections, judgements, thresholds), raw

@@ -9,7 +9,7 @@ import json
 import math
 import platform
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -39,23 +39,34 @@ def source_labels(manifests: Path, source: str) -> tuple[str, dict[str, list[str
     return "none", {}
 
 
-def data_section(manifests: Path, clips: Sequence[Clip], classes: Sequence[str]) -> dict:
-    """Counts per source and class, and the classes that sound together."""
-    names = sorted({clip.source for clip in clips}, key=lambda name: (name in HELD_OUT, name == "test", name))
-    labels = {name: source_labels(manifests, name) for name in names}
-    rows = [_source_row(name, [c for c in clips if c.source == name], *labels[name]) for name in names]
-    labelled = [name for name in names if labels[name][0] != "none"]
+def data_section(clips: Mapping[Path, Sequence[Clip]], classes: Sequence[str]) -> dict:
+    """Counts per source and class, and the classes that sound together.
+
+    Parameters
+    ----------
+    clips : mapping ``data/manifests/<corpus>`` → its clips
+    """
+    rows, labels = [], {}
+    for folder, of_corpus in clips.items():
+        own = sorted({c.source for c in of_corpus}, key=lambda name: (name in HELD_OUT, name == "test", name))
+        for source in own:
+            name = f"{folder.name}: {source}" if len(clips) > 1 else source
+            labels[name] = source_labels(folder, source)
+            rows.append(_source_row(name, [c for c in of_corpus if c.source == source], *labels[name]))
+    labelled = [name for name in labels if labels[name][0] != "none"]
     shown = _most_frequent(classes, [labels[name][1] for name in labelled])
     counts = np.array([_count(labels[name][1], shown) for name in labelled], dtype=int).reshape(len(labelled), -1)
-    training = [of_clip for name in labelled if name not in HELD_OUT for of_clip in labels[name][1].values()]
-    together = {"labelled training clips": training, "test": list(labels.get("test", ("", {}))[1].values())}
+    held = {split: [name for name in labelled if name.split(": ")[-1] == split] for split in HELD_OUT}
+    training = [name for name in labelled if name not in (*held["validation"], *held["test"])]
+    together = {"labelled training clips": training, "test": held["test"]}
+    sets = {part: [found for name in names for found in labels[name][1].values()] for part, names in together.items()}
     return {
         "sources": rows,
         "class_counts": heatmap("Events (strong) or clips (weak) of each class", labelled, shown, counts),
         "cooccurrences": [
-            heatmap(f"Together in {name}", shown, shown, cooccurrence(sets, shown), by_row=False)
-            for name, sets in together.items()
-            if sets
+            heatmap(f"Together in {part}", shown, shown, cooccurrence(found, shown), by_row=False)
+            for part, found in sets.items()
+            if found
         ],
     }
 
@@ -186,7 +197,7 @@ def clock(seconds: float) -> str:
 
 
 def provenance_section(
-    runs: Sequence[RunFolder], shown_run: RunFolder, manifests: Path, clips: Sequence[Clip], page: dict
+    runs: Sequence[RunFolder], shown_run: RunFolder, clips: Mapping[Path, Sequence[Clip]], page: dict
 ) -> dict:
     """Versions, hashes of data and detectors, and every setting."""
     first: dict[tuple[str, str], RunFolder] = {}
@@ -196,7 +207,7 @@ def provenance_section(
         "versions": [("sedflow", sedflow.__version__), ("Python", platform.python_version()), *_versions()],
         "detectors": [_detector_row(run) for run in runs],
         **_postprocess_rows(shown_run),
-        "data_hashes": [*_manifest_hashes(manifests), *_audio_hashes(clips)],
+        "data_hashes": [line for folder, own in clips.items() for line in _data_hashes(folder, own, len(clips) > 1)],
         "page_settings": _pretty(page),
         "run_settings": [(f"{run.variant}/{run.stage}", _pretty(run.read("settings.json"))) for run in first.values()],
     }
@@ -250,8 +261,10 @@ def _decimals(number: float | None) -> str:
     return "–" if number is None else f"{number:.3f}"
 
 
-def _manifest_hashes(manifests: Path) -> list[tuple[str, str]]:
-    return [(f"manifest {path.name}", sha256(path)) for path in sorted(Path(manifests).glob("*.tsv"))]
+def _data_hashes(folder: Path, clips: Sequence[Clip], several: bool) -> list[tuple[str, str]]:
+    of = f"{folder.name}: " if several else ""
+    tables = [(f"{of}manifest {path.name}", sha256(path)) for path in sorted(Path(folder).glob("*.tsv"))]
+    return tables + [(f"{of}{name}", digest) for name, digest in _audio_hashes(clips)]
 
 
 def _audio_hashes(clips: Sequence[Clip]) -> list[tuple[str, str]]:

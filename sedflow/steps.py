@@ -192,7 +192,7 @@ def export(checkpoint: Checkpoint, postprocess: Annotated[Path, typer.Option()],
 def report(
     page: Json,
     runs: list[Path],
-    manifests: Annotated[Path, typer.Option()],
+    manifests: Manifests,
     benchmarks: Annotated[Path, typer.Option()],
     out: Out,
 ):

@@ -57,7 +57,7 @@ class FinishedSystem:
         """Write the report, with changes to the system's page; returns its folder."""
         out = out or self.root / "models/baseline/report"
         benchmarks = self.root / "logs/benchmarks"
-        write_report(out, PAGE | changes, self.runs, self.manifests, benchmarks, self.root)
+        write_report(out, PAGE | changes, self.runs, [self.manifests], benchmarks, self.root, draws=40)
         return out
 
 

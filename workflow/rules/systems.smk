@@ -40,11 +40,13 @@ rule report:
     params:
         page=lambda wildcards: canonical(system_of(wildcards.system)),
         runs=lambda wildcards: runs_of(wildcards.system),
-        manifests=lambda wildcards: f"data/manifests/{next(iter(plan.corpora(system_of(wildcards.system))))}",
+        manifests=lambda wildcards: repeated(
+            "--manifests", [f"data/manifests/{corpus}" for corpus in plan.corpora(system_of(wildcards.system))]
+        ),
         out="models/{system}/report",
         code=digest.code("report"),
     shell:
-        "python -m sedflow.cli report {params.page:q} {params.runs} --manifests {params.manifests}"
+        "python -m sedflow.cli report {params.page:q} {params.runs} {params.manifests}"
         " --benchmarks logs/benchmarks --out {params.out} > {log} 2>&1"
 
 
