@@ -1,5 +1,6 @@
 """A clone of this checkout with a demo so small that the whole pipeline takes a minute."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -8,6 +9,8 @@ from pathlib import Path
 
 import pytest
 import yaml
+
+from sedflow.params import load_yaml
 
 ROOT = Path(__file__).parents[2]
 TINY = {"synthetic_strong": 4, "weak": 2, "unlabeled": 2, "validation": 2, "test": 2}
@@ -66,6 +69,31 @@ class Clone:
         """The clone with everything in it at another place, times kept."""
         shutil.copytree(self.path, path, symlinks=True)
         return Clone(path)
+
+    def choose(self, system, variant):
+        """Set the system and the variant that `snakemake` and `dvc repro` make."""
+        page = load_yaml((self.path / f"workflow/systems/{system}.yaml").read_text())
+        corpora = page["variants"][variant].get("corpora", page["corpora"])
+        folders = [spec.get("as", spec["name"]) for spec in corpora]
+        for key, value in {"system": system, "variant": variant, "corpora": folders}.items():
+            self.change("params.yaml", [key], value)
+
+    def from_audio_to_report(self, system, variant="tiny"):
+        """Make a variant with everything it needs; returns its stages' metrics.
+
+        Its report is there, every run of it ends in a detector with finite scores, and nothing is left to do.
+        """
+        self.choose(system, variant)
+        self("snakemake", "--cores", "2", "--nocolor")
+        assert "<html" in (self.path / f"models/{system}/report/index.html").read_text()
+        found = {}
+        for run in sorted((self.path / f"models/{system}/{variant}").glob("*/seed*")):
+            assert (run / "detector.safetensors").is_file()
+            metrics = json.loads((run / "metrics.json").read_text())
+            assert 0 <= metrics[metrics["chosen"]]["postprocessed"]["psds1"] <= 1
+            found[run.parent.name] = metrics
+        assert self.planned() == []
+        return found
 
 
 def shrink(clone):

@@ -1,0 +1,44 @@
+"""`snakemake -n <system>` shows everything between the raw files and the report."""
+
+import re
+
+import pytest
+
+from sedflow.systems import read_system
+
+RULES = {"download", "prepare", "collect", "train", "score", "tune", "evaluate", "export", "report"}
+SYSTEMS = ("atst_sed", "beats_sed", "efficient_sed", "cpjku_dcase24", "dcase2016_task2", "esc10")
+
+
+def plan(clone, target):
+    """Rules that would run, and (variant, stage) of the trainings."""
+    output = clone("snakemake", "-n", target, "--nocolor", "--quiet", "host", "progress", "reason")
+    rules = set(re.findall(r"^ *(?:local)?rule (\w+):", output, re.M))
+    return rules, set(re.findall(r"^ *output: models/[^/]+/([^/]+)/([^/]+)/seed\d+/best", output, re.M))
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_a_dry_run_goes_from_download_to_report_through_every_stage(pristine, system):
+    rules, trained = plan(pristine, system)
+    page = read_system(system)
+    assert rules >= RULES | {system}
+    assert trained >= {("default", stage) for stage in page.stages}
+
+
+def test_a_second_iteration_waits_for_every_member_of_its_ensemble(pristine):
+    rules, trained = plan(pristine, "cpjku_dcase24")
+    assert {"score_source", "pseudo_labels"} <= rules
+    members = {(variant, stage) for variant in ("passt", "beats") for stage in ("frozen", "finetune")}
+    assert trained == members | {("default", stage) for stage in ("frozen", "finetune", "frozen_2", "finetune_2")}
+
+
+def test_a_comparison_trains_its_variants_frozen_and_finetuned(pristine):
+    rules, trained = plan(pristine, "esc10_comparison")
+    variants = {variant for group in read_system("esc10").comparison.groups.values() for variant in group}
+    assert variants >= {"supervised", "mean_teacher", "default", "pseudo_labels", "transformer", "hybrid", "conformer"}
+    assert trained == {(variant, stage) for variant in variants for stage in ("frozen", "finetune")}
+    assert {"comparison", "pseudo_labels"} <= rules
+
+
+def test_a_page_without_comparison_says_so(pristine):
+    assert "no `comparison:`" in pristine("snakemake", "-n", "demo_comparison", check=False)
