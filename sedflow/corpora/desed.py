@@ -77,7 +77,8 @@ class DESED:
         self.sources = {source: kinds.get(source, "strong") for source in self.sets.values()}
         if self.uses_soundbank:
             self.sources |= {source: "strong" for source, count in self.clips.items() if count}
-        self.recipe = Recipe(sample_rate, seconds, onset=(5.0, 2.0, 0.25, 9.5), pitch_semitones=(-3.0, 3.0))
+        onset = (seconds / 2, seconds / 5, 0.25, seconds - 0.5)
+        self.recipe = Recipe(sample_rate, seconds, onset=onset, pitch_semitones=(-3.0, 3.0))
         self.weak_share, self.copies = weak_share, copies or {}
         self.sample_rate, self.seconds = sample_rate, seconds
         self.shards, self.seed, self.allow_missing = shards, seed, allow_missing

@@ -130,7 +130,6 @@ def test_desed_makes_its_soundscapes_with_scaper(tmp_path):
     counts = {"synthetic_strong": 3, "validation": 2}
     corpus = DESED(path=str(root), seconds=2.0, synthetic="scaper", soundscapes=counts, shards=1)
     raw, manifest = tmp_path / "data/raw/home", tmp_path / "data/manifests/home/soundbank.tsv"
-    corpus.recipe = corpus.recipe.__class__(16000, 2.0, onset=(1.0, 0.5, 0.1, 1.5))
     corpus.download(raw)
     pieces = corpus.soundbank(raw, tmp_path / "audio")
     assert {piece.label for piece in pieces if piece.role == "foreground"} == {"Dog", "Speech"}
