@@ -16,8 +16,9 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
+from sedflow.beats_layers import relative_bucket
 from sedflow.encoders.atst import ATST
-from sedflow.encoders.beats import BEATs, relative_bucket
+from sedflow.encoders.beats import BEATs
 from sedflow.encoders.cnn import CNN
 from sedflow.encoders.passt import PaSST
 

@@ -10,16 +10,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sedflow.beats_layers import HEIGHT, PATCH, Block, Embedding
 from sedflow.frames import FrameGrid
 from sedflow.official import module_tensors
-from sedflow.products import Linear, attention
 from sedflow.spectrogram import KaldiFbank
 from sedflow.waveform import checked, in_parts, in_windows, padded
 from sedflow.weights import CheckpointError, load_strict, read_checkpoint
 
-_PATCH = 16  # filter bank frames and bands; eight patches stand on each other in a time step
-_HEIGHT = KaldiFbank.bands // _PATCH
-_STEP = _PATCH * KaldiFbank.hop  # samples
+_STEP = PATCH * KaldiFbank.hop  # samples
 _MEAN, _SPREAD = 15.41663, 6.55582
 
 # BEATs base in the words of the official configuration …
@@ -41,7 +39,7 @@ _TRAINING = ("dropout", "attention_dropout", "activation_dropout", "dropout_inpu
 _SIZES = {"encoder_embed_dim": "dim", "encoder_layers": "depth", "encoder_attention_heads": "heads"}
 # … and what all published files have in common: nothing else is implemented
 _COMMON = {
-    "input_patch_size": _PATCH,
+    "input_patch_size": PATCH,
     "conv_bias": False,
     "activation_fn": "gelu",
     "layer_norm_first": False,
@@ -108,8 +106,8 @@ class BEATs(nn.Module):
         self.cfg = _BASE | (cfg or {})
         self.sizes = {"dim": dim, "depth": depth, "heads": heads}
         self.filter_bank = KaldiFbank(self.sample_rate)
-        self.embedding = _Embedding(dim, heads, self.cfg)
-        self.blocks = nn.ModuleList(_Block(dim, depth, heads, self.cfg) for _ in range(depth))
+        self.embedding = Embedding(dim, heads, self.cfg)
+        self.blocks = nn.ModuleList(Block(dim, depth, heads, self.cfg) for _ in range(depth))
         # the classifier of a fine-tuned file: kept, not trained, not needed for embeddings
         self.register_buffer("predictor_weight", None, persistent=False)
         self.register_buffer("predictor_bias", None, persistent=False)
@@ -138,7 +136,7 @@ class BEATs(nn.Module):
 
     def _on_grid(self, tokens: Tensor, frames: int) -> Tensor:
         if self.pool_steps:
-            tokens = tokens.unflatten(1, (-1, _HEIGHT)).mean(dim=2)
+            tokens = tokens.unflatten(1, (-1, HEIGHT)).mean(dim=2)
         return F.adaptive_avg_pool1d(tokens.transpose(1, 2), frames).transpose(1, 2)
 
     def tokens(self, waveform: Tensor, padding: Tensor | None = None) -> Tensor:
@@ -158,7 +156,7 @@ class BEATs(nn.Module):
 
     def encode(self, features: Tensor, padding: Tensor | None = None) -> Tensor:
         """Features (batch, time, bands) → tokens (batch, 8 · (time // 16), dim); ``padding`` (batch, tokens) bool."""
-        count = features.shape[1] // _PATCH * _HEIGHT
+        count = features.shape[1] // PATCH * HEIGHT
         bias = self.embedding.relative_bias(count)
         if padding is None:
             return in_parts(lambda part: self._transformed(part, bias, None), features, count)
@@ -218,149 +216,15 @@ class BEATs(nn.Module):
             raise CheckpointError(f"{path}: the file has {'; '.join(differing)}; build the encoder as the file says")
 
 
-class _Embedding(nn.Module):
-    """Filter bank → patches, projected, with convolutional positions; and the relative positions of all blocks."""
-
-    def __init__(self, dim, heads, cfg):
-        super().__init__()
-        self.dropout_input, self.dropout = cfg["dropout_input"], cfg["dropout"]
-        self.buckets, self.max_distance = cfg["num_buckets"], cfg["max_distance"]
-        self.patch_embedding = Linear(_PATCH * _PATCH, cfg["embed_dim"], bias=False)
-        self.layer_norm = nn.LayerNorm(cfg["embed_dim"])
-        self.post_extract_proj = Linear(cfg["embed_dim"], dim) if cfg["embed_dim"] != dim else nn.Identity()
-        self.pos_conv = _PositionConvolution(dim, cfg["conv_pos"], cfg["conv_pos_groups"])
-        self.encoder_layer_norm = nn.LayerNorm(dim)
-        self.relative_attention_bias = nn.Embedding(self.buckets, heads)
-
-    def forward(self, features, padding):
-        steps = features.shape[1] // _PATCH
-        patches = features[:, : steps * _PATCH].unflatten(1, (steps, _PATCH)).unflatten(3, (_HEIGHT, _PATCH))
-        patches = patches.transpose(2, 3).flatten(3).flatten(1, 2)  # (batch, steps · height, 16 · 16)
-        tokens = self.layer_norm(self.patch_embedding(patches.to(self.patch_embedding.weight.dtype)))
-        tokens = F.dropout(self.post_extract_proj(tokens), self.dropout_input, self.training)
-        if padding is not None:
-            tokens = tokens.masked_fill(padding.unsqueeze(2), 0)
-        return F.dropout(self.encoder_layer_norm(tokens + self.pos_conv(tokens)), self.dropout, self.training)
-
-    def relative_bias(self, count):
-        """What attention adds for a query at i and a key at j before it is gated, (1, heads, count, count)."""
-        distances = torch.arange(1 - count, count, device=self.relative_attention_bias.weight.device)
-        by_distance = self.relative_attention_bias(relative_bucket(distances, self.buckets, self.max_distance))
-        # row i begins at distance -i
-        return by_distance.T.unfold(1, count, 1).flip(1).unsqueeze(0)
-
-
-class _PositionConvolution(nn.Module):
-    """A grouped convolution along the tokens, its weights normalised tap by tap, and GELU."""
-
-    def __init__(self, dim, taps, groups):
-        super().__init__()
-        self.groups = groups
-        self.weight_v = nn.Parameter(torch.empty(dim, dim // groups, taps))
-        nn.init.normal_(self.weight_v, std=math.sqrt(4 / (taps * dim)))
-        self.weight_g = nn.Parameter(torch.linalg.vector_norm(self.weight_v.detach(), dim=(0, 1), keepdim=True))
-        self.bias = nn.Parameter(torch.zeros(dim))
-        self._prepared = (None, None)
-
-    def forward(self, tokens):
-        # (batch, dim, 1, tokens) with dim last in memory, which is how tokens lie there already
-        maps = tokens.transpose(1, 2).unsqueeze(2)
-        taps = self.weight_v.shape[2]
-        maps = F.conv2d(maps, self._weight(), self.bias, padding=(0, taps // 2), groups=self.groups)
-        return F.gelu(maps[..., : tokens.shape[1]].squeeze(2).transpose(1, 2))
-
-    def _weight(self):
-        """(dim, dim / groups, 1, taps); outside training it is prepared once."""
-        parameters = (self.weight_g, self.weight_v)
-        if torch.is_grad_enabled() or any(parameter.is_inference() for parameter in parameters):
-            return self._normalised()
-        state = [(parameter.data_ptr(), parameter._version, parameter.dtype) for parameter in parameters]
-        if self._prepared[0] != state:
-            self._prepared = (state, self._normalised())
-        return self._prepared[1]
-
-    def _normalised(self):
-        direction = self.weight_v.float()
-        norm = direction.flatten(0, 1).square().sum(dim=0).sqrt()
-        weight = (direction * (self.weight_g.float() / norm)).to(self.weight_v.dtype)
-        return weight.unsqueeze(2).contiguous(memory_format=torch.channels_last)
-
-
-class _Block(nn.Module):
-    """Attention and a two-layer perceptron, each with a residual that deep norm scales up, and a norm behind it."""
-
-    def __init__(self, dim, depth, heads, cfg):
-        super().__init__()
-        self.alpha = (2 * depth) ** 0.25
-        self.dropout, self.activation_dropout = cfg["dropout"], cfg["activation_dropout"]
-        self.layer_drop = cfg["encoder_layerdrop"]
-        self.self_attn = _Attention(dim, heads, cfg["attention_dropout"])
-        self.self_attn_layer_norm = nn.LayerNorm(dim)
-        self.fc1 = Linear(dim, cfg["encoder_ffn_embed_dim"])
-        self.fc2 = Linear(cfg["encoder_ffn_embed_dim"], dim)
-        self.final_layer_norm = nn.LayerNorm(dim)
-        for layer in (self.self_attn.out_proj, self.fc1, self.fc2):
-            nn.init.xavier_normal_(layer.weight, gain=(8 * depth) ** -0.25)
-            nn.init.zeros_(layer.bias)
-
-    def forward(self, tokens, bias, padding):
-        attended = F.dropout(self.self_attn(tokens, bias, padding), self.dropout, self.training)
-        middle = self.self_attn_layer_norm(torch.add(attended, tokens, alpha=self.alpha))
-        wide = F.dropout(F.gelu(self.fc1(middle)), self.activation_dropout, self.training)
-        narrow = F.dropout(self.fc2(wide), self.dropout, self.training)
-        output = self.final_layer_norm(torch.add(narrow, middle, alpha=self.alpha))
-        if self.training and self.layer_drop:
-            # computed in any case: every parameter has a gradient, which distributed training waits for
-            return torch.where(torch.rand((), device=tokens.device) < self.layer_drop, tokens.to(output.dtype), output)
-        return output
-
-
-class _Attention(nn.Module):
-    """Attention with relative positions that each query gates.
-
-    A gate has two halves a and b, sums of four of the eight outputs of ``grep_linear``; the bias counts
-    a · (b · grep_a - 1) + 2 times.
-    """
-
-    def __init__(self, dim, heads, dropout):
-        super().__init__()
-        self.heads, self.dropout = heads, dropout
-        self.qkv = Linear(dim, 3 * dim)
-        self.out_proj = Linear(dim, dim)
-        self.grep_linear = Linear(dim // heads, 8)
-        self.grep_a = nn.Parameter(torch.ones(1, heads, 1, 1))
-
-    def forward(self, tokens, bias, padding):
-        queries, keys, values = self.qkv(tokens).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        # eight outputs summed in groups of four are two outputs of summed weights
-        weight, offset = self.grep_linear.weight.unflatten(0, (2, 4)).sum(1), self.grep_linear.bias.view(2, 4).sum(1)
-        first, second = F.linear(queries, weight, offset).sigmoid().split(1, dim=3)
-        gate = (first * (second * self.grep_a - 1.0) + 2.0).to(queries.dtype)  # (batch, heads, queries, 1)
-        gated = gate * bias
-        if padding is not None:
-            gated = gated.masked_fill(padding[:, None, None, :], torch.finfo(gated.dtype).min)
-        mixed = attention(queries, keys, values, gated, self.dropout if self.training else 0.0)
-        return self.out_proj(mixed.transpose(1, 2).flatten(2))
-
-
 def _precision(tokens: Tensor) -> torch.dtype:
     """What matrix products of these tokens are computed in."""
     device = tokens.device.type
     return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else tokens.dtype
 
 
-def relative_bucket(distance: Tensor, buckets: int, max_distance: int) -> Tensor:
-    """Row of the relative position table for key minus query: exact when near, logarithmic up to ``max_distance``."""
-    side = buckets // 2
-    exact = side // 2
-    far = torch.log(distance.abs().clamp(min=1).float() / exact) / math.log(max_distance / exact) * (side - exact)
-    far = (exact + far.long()).clamp(max=side - 1)
-    return (distance > 0) * side + torch.where(distance.abs() < exact, distance.abs(), far)
-
-
 def token_padding(padding: Tensor, frames: int) -> Tensor:
     """Samples (batch, samples) bool → tokens: one is padding if all it is made of is."""
-    for count in (frames, frames // _PATCH * _HEIGHT):
+    for count in (frames, frames // PATCH * HEIGHT):
         padding = padding[:, : padding.shape[1] // count * count].unflatten(1, (count, -1)).all(dim=2)
     return padding
 

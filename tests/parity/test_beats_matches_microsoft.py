@@ -7,8 +7,9 @@ import torch
 from torch import nn
 from vectors import find_vectors
 
+from sedflow.beats_layers import relative_bucket
 from sedflow.detector import Pooling, match_frames
-from sedflow.encoders.beats import _BASE, _SIZES, BEATs, relative_bucket, token_padding
+from sedflow.encoders.beats import _BASE, _SIZES, BEATs, token_padding
 from sedflow.weights import CheckpointError
 
 
