@@ -92,16 +92,19 @@ def detect(
     audio: Path,
     checkpoint: Annotated[Path, typer.Option(help="detector.safetensors of a finished run")],
     out: Annotated[Path | None, typer.Option(help="file to write; none prints a TSV")] = None,
-    format: Literal["tsv", "json", "audacity", "raven"] = "tsv",
+    format: Literal["tsv", "json", "audacity", "raven", "picture"] = "tsv",
 ):
     """Find the events in a recording of any rate and length."""
-    from sedflow.detections import write_detections
+    from sedflow.detections import draw_recording, write_detections
     from sedflow.inference import detect
 
+    if format == "picture" and out is None:
+        raise typer.BadParameter("a picture needs --out, a .png, .svg or .pdf")
     events = detect(audio, checkpoint)
+    if format == "picture":
+        return draw_recording(out, audio, events)
     if out:
-        write_detections(out, {audio.stem: events}, format)
-        return
+        return write_detections(out, {audio.stem: events}, format)
     print("onset\toffset\tevent_label")
     for event in events:
         print(f"{event.onset:.3f}\t{event.offset:.3f}\t{event.label}")

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from sedflow import audio
 from sedflow.events import Event, write_events
 from sedflow.labels import RAVEN_SUFFIX, RAVEN_TIMES
 from sedflow.scores import Scores
@@ -62,7 +63,8 @@ def write_detections(path, detections: Mapping[str, Iterable[Event]], format: st
 
     Parameters
     ----------
-    path : Path    a file for ``tsv`` and ``json``, a folder for ``audacity`` and ``raven`` (one file per clip)
+    path : Path    a file for ``tsv`` and ``json``, a folder for ``audacity`` and ``raven`` (one file per clip), where
+        a single clip may also name its own ``….txt``
     format : str    one of ``FORMATS``
     """
     path = Path(path)
@@ -74,15 +76,20 @@ def write_detections(path, detections: Mapping[str, Iterable[Event]], format: st
         table = {clip: [told(event) for event in sorted(of_clip)] for clip, of_clip in detections.items()}
         path.write_text(json.dumps(table, indent=1, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
     elif format == "audacity":
-        path.mkdir(parents=True, exist_ok=True)
         for clip, events in detections.items():
             lines = [f"{e.onset:.6f}\t{e.offset:.6f}\t{e.label}\n" for e in sorted(events)]
-            (path / f"{clip}.txt").write_text("".join(lines), encoding="utf-8")
+            file = _file(path, f"{clip}.txt", detections)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text("".join(lines), encoding="utf-8")
     elif format == "raven":
         for clip, events in detections.items():
-            _write_raven(path / f"{clip}{RAVEN_SUFFIX}", events)
+            _write_raven(_file(path, f"{clip}{RAVEN_SUFFIX}", detections), events)
     else:
         raise ValueError(f"no format {format!r}; there are {list(FORMATS)}")
+
+
+def _file(path: Path, name: str, detections: Mapping) -> Path:
+    return path if path.suffix == ".txt" and len(detections) == 1 else path / name
 
 
 def _write_raven(path: Path, events: Iterable[Event], low_hz: float = 0.0, high_hz: float = 8000.0) -> None:
@@ -106,7 +113,7 @@ def draw_detections(
 
     Parameters
     ----------
-    path : Path    ``.png``, ``.svg`` or ``.pdf``
+    path : Path    ``.png``, ``.svg`` or ``.pdf``; without an ending ``.png``
     samples : (samples,) float    mono
     """
     from matplotlib.figure import Figure
@@ -132,3 +139,9 @@ def draw_detections(
     lanes.set_yticks(np.arange(len(labels)) + 0.5, labels)
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)
+
+
+def draw_recording(path, audio_path, detections: Iterable[Event], truth: Iterable[Event] = ()) -> None:
+    """Write the picture of ``draw_detections`` for a recording on disk."""
+    rate = audio.info(audio_path).sample_rate
+    draw_detections(path, audio.read(audio_path), rate, detections, truth, Path(audio_path).name)

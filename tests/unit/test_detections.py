@@ -5,7 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from sedflow.detections import detect_events, draw_detections, write_detections
+from sedflow import audio
+from sedflow.detections import detect_events, draw_detections, draw_recording, write_detections
 from sedflow.events import Event, LabelError, read_events
 from sedflow.labels import read_audacity, read_labels, read_raven
 from sedflow.scores import Scores
@@ -119,3 +120,17 @@ def test_a_picture_is_drawn(tmp_path):
     for events in (FOUND["a"], []):
         draw_detections(tmp_path / "picture.png", samples, 16000, events, FOUND["a"], "a clip")
         assert (tmp_path / "picture.png").read_bytes()[1:4] == b"PNG"
+
+
+@pytest.mark.parametrize("ending", ["png", "svg", "pdf"])
+def test_a_recording_at_its_own_rate_becomes_a_picture(tmp_path, ending):
+    audio.write(tmp_path / "yard.flac", np.sin(np.arange(22050 * 2) / 5).astype(np.float32), 22050)
+    draw_recording(tmp_path / f"pictures/yard.{ending}", tmp_path / "yard.flac", FOUND["a"])
+    drawn = (tmp_path / f"pictures/yard.{ending}").read_bytes()
+    assert drawn[:8].startswith({"png": b"\x89PNG", "svg": b"<?xml", "pdf": b"%PDF"}[ending])
+
+
+@pytest.mark.parametrize("format", ["audacity", "raven"])
+def test_one_clip_may_name_its_own_label_file(tmp_path, format):
+    write_detections(tmp_path / "new/a.txt", {"a": FOUND["a"]}, format)
+    assert read_labels(tmp_path / "new/a.txt") == {"a": FOUND["a"]}
