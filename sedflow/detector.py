@@ -45,12 +45,23 @@ class Detector(nn.Module):
     frame_rate : float    frames per second of the scores
     pooling : str    how clip scores come from frame scores, see `Pooling`
     dropout : float    on the embeddings the head reads and on what it gives
+    merge_dropout : float or None    on the embeddings before they are merged, ``dropout`` if unset
     merge_dim : int or None    a linear layer over the joined embeddings; none if unset
     merge_norm : bool    normalise each encoder's embeddings (LayerNorm) before they are joined
     """
 
-    def __init__(
-        self, encoders, sequence, classes, *, frame_rate, pooling, dropout=0.0, merge_dim=None, merge_norm=False
+    def __init__(  # noqa: PLR0913 (settings of a page)
+        self,
+        encoders,
+        sequence,
+        classes,
+        *,
+        frame_rate,
+        pooling,
+        dropout=0.0,
+        merge_dropout=None,
+        merge_dim=None,
+        merge_norm=False,
     ):
         super().__init__()
         self.encoders = nn.ModuleDict(encoders)
@@ -62,6 +73,7 @@ class Detector(nn.Module):
         joined = sum(dims.values())
         self.merge = nn.Linear(joined, merge_dim) if merge_dim else nn.Identity()
         self.dropout = nn.Dropout(dropout)
+        self.merge_dropout = nn.Dropout(dropout if merge_dropout is None else merge_dropout)
         self.sequence = plugins.build("sequence", sequence, merge_dim or joined)
         self.pooling = Pooling(self.sequence.dim, classes, pooling)
 
@@ -88,6 +100,14 @@ class Detector(nn.Module):
         for name in self.frozen:
             self.encoders[name].eval()
         return self
+
+    def set_dropout(self, rates: dict[str, float]) -> None:
+        """Change dropout rates: before and behind the sequence ``head``, and everywhere in a named encoder."""
+        for part, rate in rates.items():
+            own = (self.dropout, self.merge_dropout) if part == "head" else self.encoders[part].modules()
+            for module in own:
+                if isinstance(module, nn.Dropout):
+                    module.p = rate
 
     def embed(self, waveform: Tensor, names=None) -> dict[str, Tensor]:
         """Embeddings (batch, frames, dim) of the named encoders (default: all) for a waveform (batch, samples)."""
@@ -161,7 +181,7 @@ class Detector(nn.Module):
             part = embeddings[name] if name in embeddings else computed[name]
             part = match_frames(part, frames)
             joined.append(self.norms[name](part) if name in self.norms else part)
-        hidden = self.merge(self.dropout(torch.cat(joined, dim=-1)))
+        hidden = self.merge(self.merge_dropout(torch.cat(joined, dim=-1)))
         hidden = self.dropout(self.sequence(hidden, valid))
         return self.pooling(hidden, valid)
 
@@ -257,5 +277,6 @@ def build_detector(settings: dict, classes: int, weights: dict[str, Path] | None
     """
     weights = weights or {}
     encoders = {spec["name"]: build_encoder(spec, weights.get(spec["name"])) for spec in settings["encoders"]}
-    options = {key: settings[key] for key in ("frame_rate", "pooling", "dropout", "merge_dim", "merge_norm")}
+    names = ("frame_rate", "pooling", "dropout", "merge_dropout", "merge_dim", "merge_norm")
+    options = {name: settings[name] for name in names if name in settings}
     return Detector(encoders, settings["sequence"], classes, **options)

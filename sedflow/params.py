@@ -43,7 +43,7 @@ class Shared(Settings):
 class Tuning(Settings):
     """How post-processing is tuned on validation."""
 
-    objective: Literal["psds1+psds2", "psds1", "psds2", "collar_f1"]
+    objective: Literal["psds1+psds2", "psds1", "psds2", "collar_f1", "collar_f1_at_0.5"]
 
 
 class Detector(Settings):
@@ -53,7 +53,8 @@ class Detector(Settings):
     sequence: PluginSpec
     frame_rate: float = pydantic.Field(25.0, gt=0, description="frames per second of the scores")
     pooling: Literal["attention", "attention_over_time", "mean", "max"] = "attention"
-    dropout: float = pydantic.Field(0.0, ge=0, lt=1)
+    dropout: float = pydantic.Field(0.0, ge=0, lt=1, description="before and behind the sequence head")
+    merge_dropout: float | None = pydantic.Field(None, ge=0, lt=1, description="before it; `dropout` if unset")
     merge_dim: int | None = pydantic.Field(
         None, gt=0, description="linear layer over the joined embeddings; none if unset"
     )
@@ -106,6 +107,9 @@ class Stage(Settings):
         {}, description="by source; balanced: clips with rare classes come more often"
     )
     pseudo_labels: str | None = pydantic.Field(None, description="an ensemble of the page, for the distillation loss")
+    dropout: dict[str, float] = pydantic.Field(
+        {}, description="rates that differ from the detector's: `head` and each encoder that is trained"
+    )
     fixed_batchnorm: bool = pydantic.Field(False, description="encoders keep the BatchNorm statistics they came with")
     workers: int = pydantic.Field(0, ge=0, description="loader processes")
 

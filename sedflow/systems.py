@@ -174,8 +174,8 @@ def _check_parts(stage: Stage, encoders: list[str], at: str) -> None:
         if frozen not in encoders:
             raise SettingsError(f"{at}.freeze: no encoder {frozen!r}{nearest(frozen, encoders)}")
     parts = ["head", *(encoder for encoder in encoders if encoder not in stage.freeze)]
-    for part in {*stage.optimizer.lr, *stage.optimizer.layer_decay} - set(parts):
-        raise SettingsError(f"{at}.optimizer: {part!r} is not trained in this stage{nearest(part, parts)}")
+    for part in {*stage.optimizer.lr, *stage.optimizer.layer_decay, *stage.dropout} - set(parts):
+        raise SettingsError(f"{at}: {part!r} is not trained in this stage{nearest(part, parts)}")
     for part in set(parts) - set(stage.optimizer.lr):
         raise SettingsError(f"{at}.optimizer.lr: no learning rate for {part!r}; freeze it or give one")
 
@@ -195,6 +195,12 @@ def _check_sources(system: System, stage: Stage, at: str) -> None:
     offered = _offered(system)
     for source in stage.sources:
         _check_source(source, offered | {PSEUDO} if stage.pseudo_labels else offered, f"{at}.sources")
+    kinds = {source: kind for spec in system.corpora for source, kind in build_corpus(spec).sources.items()}
+    for source, how in stage.sampling.items():
+        if source not in stage.sources:
+            raise SettingsError(f"{at}.sampling: {source!r} is no source here{nearest(source, stage.sources)}")
+        if how == "balanced" and kinds.get(source, "none") == "none":
+            raise SettingsError(f"{at}.sampling: {source!r} has no labels that could be balanced; set it to uniform")
 
 
 def _offered(system: System) -> set[str]:

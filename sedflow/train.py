@@ -126,6 +126,7 @@ def build_networks(settings: dict, classes: int, weights: dict, start_from) -> t
             teacher, _ = load_detector(start_from, "teacher" if "teacher" in networks else "student")
     for network in filter(None, (student, teacher)):
         network.freeze(settings["stage"]["freeze"])
+        network.set_dropout(settings["stage"]["dropout"])
     if unused := freeze_unused(student):
         log.info("no score depends on these parameters, they stay as they are: %s", ", ".join(unused))
     return student, teacher

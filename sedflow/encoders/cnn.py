@@ -147,14 +147,14 @@ class _Block(nn.Module):
 
     def __init__(self, channels_in, channels_out, *, gate, dropout, pool, momentum):
         super().__init__()
-        self.dropout, self.pool = dropout, pool
+        self.dropout, self.pool = nn.Dropout(dropout), pool
         self.conv = nn.Conv2d(channels_in, channels_out, 3, padding=1)
         self.norm = nn.BatchNorm2d(channels_out, eps=1e-3, momentum=momentum)
         self.gate = gate(channels_out)
 
     def forward(self, maps):
         maps = self.gate(self._normed(maps.contiguous(memory_format=torch.channels_last)))
-        return F.avg_pool2d(F.dropout(maps, self.dropout, self.training), self.pool)
+        return F.avg_pool2d(self.dropout(maps), self.pool)
 
     def _normed(self, maps):
         if self.norm.training:

@@ -212,7 +212,7 @@ def test_cnn_has_as_many_parameters_as_published():
 def test_published_norm_statistics_and_dropout_are_the_defaults():
     with torch.device("meta"):
         blocks = CNN().blocks
-    assert {(block.norm.eps, block.norm.momentum, block.dropout) for block in blocks} == {(1e-3, 0.99, 0.5)}
+    assert {(block.norm.eps, block.norm.momentum, block.dropout.p) for block in blocks} == {(1e-3, 0.99, 0.5)}
 
 
 @torch.no_grad()

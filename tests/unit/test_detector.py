@@ -130,3 +130,13 @@ def test_equal_detectors_make_equal_bytes(detector, tmp_path):
     for name in ("one", "two"):
         save_detectors(tmp_path / name, {"student": detector}, dataclasses.replace(specification()))
     assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+
+
+def test_dropout_before_and_behind_the_head_and_in_an_encoder_can_be_set_apart():
+    cnn = {"name": "cnn", "channels": [4, 4], "pooling": [[4, 16], [1, 8]], "dropout": 0.3}
+    detector = build_detector({**SETTINGS, "encoders": [cnn], "dropout": 0.5, "merge_dropout": 0.0}, 3)
+    assert (detector.merge_dropout.p, detector.dropout.p) == (0.0, 0.5)
+    detector.set_dropout({"cnn": 0.6, "head": 0.2})
+    assert (detector.merge_dropout.p, detector.dropout.p) == (0.2, 0.2)
+    rates = {part.p for part in detector.encoders["cnn"].modules() if isinstance(part, torch.nn.Dropout)}
+    assert rates == {0.6}
