@@ -72,6 +72,11 @@ class AudioSetStrong:
         self.sample_rate, self.seconds, self.validation = sample_rate, seconds, validation
         self.exclude, self.shards, self.allow_missing = exclude, shards, allow_missing
 
+    @property
+    def label_files(self) -> list[Path]:
+        """What the user may edit, for the workflow to watch."""
+        return [Path(self.exclude)] if self.exclude else []
+
     def download(self, raw: Path, mirror: Path | None = None) -> None:
         """Fetch Google's tables and find the audio of their clips."""
         absent = [str(folder) for folder in self.folders if not folder.is_dir()]
@@ -125,6 +130,8 @@ class AudioSetStrong:
     def _excluded(self) -> set[str]:
         if self.exclude is None:
             return set()
+        if not Path(self.exclude).is_file():
+            raise DownloadError(f"{self.exclude}: no such table; correct `exclude` of audioset_strong or leave it out")
         return {video(clip_id(row["filename"])) for _, row in read_table(self.exclude, ("filename",))}
 
     def _read(self, path: Path) -> dict[str, list[Event]]:

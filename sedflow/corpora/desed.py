@@ -83,6 +83,12 @@ class DESED:
         self.sample_rate, self.seconds = sample_rate, seconds
         self.shards, self.seed, self.allow_missing = shards, seed, allow_missing
 
+    @property
+    def label_files(self) -> list[Path]:
+        """Tables in the user's folder, for the workflow to watch."""
+        tables = [self.path / SETS[name].table for name in self.sets] if self.path else []
+        return [table for table in tables if table.is_file()]
+
     def download(self, raw: Path, mirror: Path | None = None) -> None:
         """Find or fetch the tables and the audio, drop what would leak, and list what is missing."""
         roots = desed_files.roots(self.path, mirror)

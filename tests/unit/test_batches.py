@@ -14,8 +14,10 @@ from sedflow.events import ClassSet, Clip, Event, LabelError, read_events, write
 from sedflow.features import CacheError, write_shard
 from sedflow.frames import FrameGrid, frame_targets
 from sedflow.manifests import read_manifests
+from sedflow.plugins import SettingsError
 from sedflow.pseudo import PseudoLabels
 from sedflow.sampling import Draws, active_frames, balanced_weights
+from sedflow.systems import check_system
 
 GRID = FrameGrid(10)
 
@@ -275,6 +277,23 @@ def test_clips_without_labels_come_last_and_sources_without_any_cannot_be_balanc
     clips.kinds["weak"] = "none"
     with pytest.raises(LabelError, match="'weak' has none labels, which cannot be balanced; set it to uniform"):
         TrainingBatches(clips, {"weak": 1}, 1, {"weak": "balanced"})
+
+
+@pytest.mark.parametrize(
+    ("sampling", "message"),
+    [
+        ({"weeks": "uniform"}, r"stages\.only\.sampling: 'weeks' is no source here; did you mean 'weak'\?"),
+        ({"unlabeled": "balanced"}, r"sampling: 'unlabeled' has no labels that could be balanced; set it to uniform"),
+        ({"weak": "evenly"}, r"stages\.only\.sampling\.weak: Input should be 'uniform' or 'balanced'"),
+    ],
+)
+def test_a_page_that_cannot_be_sampled_is_refused(sampling, message):
+    stage = {"sources": {"weak": 1, "unlabeled": 1}, "sampling": sampling, "losses": [{"name": "supervised"}]}
+    stage |= {"optimizer": {"lr": {"head": 1e-3, "cnn": 1e-3}}, "steps": 2, "validate_every": 1}
+    detector = {"encoders": [{"name": "cnn"}], "sequence": {"name": "bigru"}, "frame_rate": 15.625}
+    page = {"title": "a page", "corpora": [{"name": "demo"}], "detector": detector, "stages": {"only": stage}}
+    with pytest.raises(SettingsError, match=message):
+        check_system(page | {"postprocess": {"name": "median_filter"}})
 
 
 def test_the_smallest_source_does_not_end_an_epoch(two_corpora, tmp_path):
