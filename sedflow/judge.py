@@ -57,13 +57,15 @@ def tune(scores: Sequence[Path], manifests: Sequence[Path], kind: dict, objectiv
     ----------
     scores : sequence of Path    ``validation_<network>.parquet``
     manifests : sequence of Path
-    kind : dict    ``name`` of the post-processor and, optional, ``candidates`` to choose from
+    kind : dict    ``name`` of the post-processor and, optional, ``candidates`` to choose from and its own ``objective``
     objective : str    one of ``tuning.OBJECTIVES``
 
     Returns
     -------
     dict    network → what `tuning.tune` gives, and under ``chosen`` the network that reached most
     """
+    postprocess.check(kind)
+    objective = kind.get("objective", objective)
     folders = corpora_with(manifests, "validation")
     tuned = {}
     for network, of_network in _by_network(scores, "validation", folders).items():

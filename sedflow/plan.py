@@ -9,11 +9,10 @@ import functools
 from collections.abc import Iterator
 from pathlib import Path
 
-from sedflow import digest, params, plugins, systems
+from sedflow import digest, params, plugins, postprocess, systems
 from sedflow.download import pretrained
 from sedflow.features import cache_key
 from sedflow.params import PSEUDO, SettingsError, Shared, Stage, System, canonical
-from sedflow.postprocess import KINDS
 
 RUN = "models/{system}/{variant}/{stage}/seed{seed}"
 LOGITS = "data/logits/{system}/{variant}/{stage}/seed{seed}/{network}/{corpus}/{source}"
@@ -59,8 +58,14 @@ class Pages:
         system, page = self.system(name, variant), self.folder / f"{name}.yaml"
         _check_written_out(page, system)
         kind = system.postprocess.get("name")
-        if kind not in KINDS:
-            raise SettingsError(f"{page}: postprocess.name: there is no {kind!r}{plugins.nearest(str(kind), KINDS)}")
+        if kind not in postprocess.KINDS:
+            raise SettingsError(
+                f"{page}: postprocess.name: there is no {kind!r}{plugins.nearest(str(kind), postprocess.KINDS)}"
+            )
+        try:
+            postprocess.check(system.postprocess)
+        except postprocess.PostprocessError as error:
+            raise SettingsError(f"{page}: {error}") from None
         for encoder in system.detector.encoders:
             cache_folder(system, encoder)
         folders = list(corpora(system))

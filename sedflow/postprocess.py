@@ -189,6 +189,27 @@ def one_class(name: str, settings: Mapping):
     return KINDS[name](**settings)
 
 
+PAGE_KEYS = ("name", "candidates", "objective")
+
+
+def check(spec: Mapping) -> None:
+    """Check what a system's page says: ``name``, and optional ``candidates`` to tune over and the ``objective``.
+
+    Raises
+    ------
+    PostprocessError    an unknown key, kind or setting; no candidates where there are none to start from
+    """
+    odd = sorted(set(spec) - set(PAGE_KEYS))
+    if odd:
+        raise PostprocessError(f"postprocess has no key {odd[0]!r}; there are {list(PAGE_KEYS)}")
+    for candidate in spec.get("candidates") or [{"steps": []} if spec.get("name") == "chain" else {}]:
+        step = one_class(spec.get("name"), candidate)
+        for inner in getattr(step, "steps", ()):
+            check({"name": inner.get("name"), "candidates": [{k: v for k, v in inner.items() if k != "name"}]})
+    if spec["name"] == "chain" and not spec.get("candidates"):
+        raise PostprocessError("a chain needs candidates, each with its steps")
+
+
 @dataclasses.dataclass(frozen=True)
 class Postprocess:
     """A post-processor with its settings per class.

@@ -111,3 +111,12 @@ def test_scores_of_test_are_not_tuned_on(run):
 def test_a_split_that_no_corpus_has_is_named(tmp_path):
     with pytest.raises(EvaluationError, match=r"no test\.tsv in .*run `snakemake`"):
         judge.corpora_with([tmp_path], "test")
+
+
+@pytest.mark.parametrize("name", ["csebbs", "median_filter", "minimum_duration", "hysteresis", "threshold"])
+def test_every_post_processor_goes_the_same_way_from_tuning_to_metrics(run, name):
+    kind = {"name": name, "candidates": judge.tuning.CANDIDATES[name][:2], "objective": "collar_f1_at_0.5"}
+    told = judge.tune([run / "validation_student.parquet"], [run / "dogs"], kind, "psds1")
+    assert (told["student"]["name"], told["student"]["objective"]) == (name, "collar_f1_at_0.5")
+    metrics, _ = judge.evaluate([run / "test_student.parquet"], [run / "dogs"], told)
+    assert metrics["student"]["postprocessed"]["psds1"] >= 0

@@ -201,3 +201,34 @@ def test_unknown_kinds_and_objectives_are_refused():
         tuning.tune("median_filter", None, *noisy_set(clips=4), "validation", "f1")
     with pytest.raises(PostprocessError, match="needs candidates"):
         tuning.tune("chain", None, *noisy_set(clips=4), "validation")
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {"name": "csebbs"},
+        {"name": "hysteresis", "candidates": [{"ratio": 0.5}]},
+        {"name": "threshold", "objective": "collar_f1_at_0.5"},
+        {
+            "name": "chain",
+            "candidates": [{"steps": [{"name": "median_filter", "seconds": 0.3}, {"name": "threshold"}]}],
+        },
+    ],
+)
+def test_a_page_may_name_any_post_processor_and_what_to_try(spec):
+    postprocess.check(spec)
+
+
+@pytest.mark.parametrize(
+    ("spec", "words"),
+    [
+        ({"name": "csebb"}, "no post-processor 'csebb'"),
+        ({"name": "csebbs", "candidate": []}, "no key 'candidate'"),
+        ({"name": "median_filter", "candidates": [{"second": 1}]}, "no setting 'second'"),
+        ({"name": "chain"}, "a chain needs candidates"),
+        ({"name": "chain", "candidates": [{"steps": [{"name": "smooth"}]}]}, "no post-processor 'smooth'"),
+    ],
+)
+def test_a_page_that_names_what_does_not_exist_is_refused(spec, words):
+    with pytest.raises(PostprocessError, match=words):
+        postprocess.check(spec)
