@@ -22,7 +22,8 @@ PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 def build_trainer(stage: dict, work: Path) -> lightning.Trainer:
     """A Trainer whose epochs are the stretches between validations, so that it can resume exactly."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    for expected in ("does not have many workers", "exists and is not empty", "in eval mode", "smaller than the logging"):
+    meant = ("does not have many workers", "exists and is not empty", "in eval mode", "smaller than the logging")
+    for expected in meant:
         warnings.filterwarnings("ignore", message=f".*{expected}.*")
     keep_best = ModelCheckpoint(
         work / "top",
@@ -62,10 +63,16 @@ class Waiting(Callback):
     It is not part of the learning curve, which is the same each time a run is repeated.
     """
 
-    def on_train_epoch_start(self, trainer, learner) -> None:
-        """Begin to count."""
+    def __init__(self):
+        self._begin()
+
+    def _begin(self) -> None:
         self._waited = self._worked = 0.0
         self._since = time.perf_counter()
+
+    def on_train_epoch_start(self, trainer, learner) -> None:
+        """Begin to count."""
+        self._begin()
 
     def on_train_batch_start(self, trainer, learner, batch, batch_idx) -> None:
         """The batch is here."""
@@ -79,8 +86,9 @@ class Waiting(Callback):
         learner.log("train/waiting", self._last_wait / (self._last_wait + worked), batch_size=1)
 
     def on_train_epoch_end(self, trainer, learner) -> None:
-        """Say it."""
-        self._say(trainer.global_step, self._waited / max(1e-9, self._waited + self._worked))
+        """Say it; a run that is taken up again ends an epoch of which it has seen nothing."""
+        if self._worked:
+            self._say(trainer.global_step, self._waited / (self._waited + self._worked))
 
     def _lap(self) -> float:
         now = time.perf_counter()

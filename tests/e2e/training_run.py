@@ -1,14 +1,19 @@
 """A small corpus and the settings of a short run: shared by the tests of training, and a command they can kill.
 
-``python training_run.py CORPUS_ROOT STAGE SEED WORK OUT [START_FROM]`` trains one stage.
+``python training_run.py CORPUS_ROOT STAGE SEED WORK OUT START_FROM CHANGES`` trains one stage; START_FROM is a
+checkpoint or ``-``, CHANGES are settings of the stage as JSON.
 """
 
+import importlib
 import json
+import os
+import signal
 import sys
 from pathlib import Path
 
 from sedflow import collect, plugins
 from sedflow.corpora import write_pieces
+from sedflow.params import overlay
 from sedflow.systems import check_system
 
 CORPUS = {"name": "demo", "synthetic_strong": 10, "weak": 4, "unlabeled": 4, "validation": 4, "test": 4, "seconds": 4.0}
@@ -18,7 +23,7 @@ PAGE = {
     "corpora": [CORPUS],
     "clip_seconds": 4.0,
     "detector": {
-        "encoders": [{"name": "mobilenet", "width": 0.4}],
+        "encoders": [{"name": "mobilenet", "width": 0.1}],
         "sequence": {"name": "bigru", "width": 16, "layers": 1},
         "merge_dim": 32,
         "merge_norm": True,
@@ -64,12 +69,13 @@ def prepare(root: Path) -> Path:
     return manifests
 
 
-def settings(stage: str, **changes) -> dict:
-    """What the rule `train` would pass for one stage."""
-    system = check_system(PAGE).model_dump(mode="json")
+def settings(stage: str, detector: dict | None = None, **changes) -> dict:
+    """What the rule `train` would pass for one stage, with other settings of its own or of the detector."""
+    page = overlay(PAGE, {"detector": detector or {}, "stages": {stage: changes}})
+    system = check_system(page).model_dump(mode="json")
     parts = ("detector", "corpora", "clip_seconds", "sample_rate", "inference", "feature_shards")
     chosen = {key: system[key] for key in parts}
-    return chosen | {"system": "test", "stage_name": stage, "stage": system["stages"][stage] | changes}
+    return chosen | {"system": "test", "stage_name": stage, "stage": system["stages"][stage]}
 
 
 def cache(root: Path) -> dict[str, Path]:
@@ -86,18 +92,77 @@ def cache(root: Path) -> dict[str, Path]:
 
 
 def run(root: Path, stage: str, seed: int, work: Path, out: Path, start_from: Path | None = None, **changes) -> None:
-    """Train one stage on the prepared corpus."""
+    """Train one stage on the prepared corpus; ``counting=True`` judges scores by their number and their sum."""
     import torch
 
+    from sedflow import train as module
     from sedflow.train import train
 
     torch.set_num_threads(1)
+    if changes.pop("counting", False):
+        module.validation_judge = lambda clips: count_scores
     features = {"mobilenet": root / "data/features/mobilenet"} if stage == "frozen" else {}
     manifests = [root / "data/manifests/demo"]
     train(settings(stage, **changes), seed, manifests, features, {}, start_from, work, out, root=root)
 
 
+def count_scores(scores) -> dict[str, float]:
+    """Metrics that tell apart any two sets of scores."""
+    total = sum(number * float(of_clip.values.sum()) for number, of_clip in enumerate(scores.values(), 1))
+    return {"clips": len(scores), "sum": total, "monitor": total}
+
+
+def run_both(root: Path, folder: Path, moment: str | None, count: int) -> None:
+    """Both stages, each unless it is done; killed when ``moment`` comes for the ``count``-th time."""
+    die = _killer(count)
+    if moment in INSIDE:
+        _interrupt(*INSIDE[moment], die)
+    frozen, finetuned = folder / "frozen", folder / "finetune"
+    if not (frozen / "best.safetensors").exists():
+        run(root, "frozen", 1, folder / "work", frozen)
+    if moment == "between stages":
+        die()
+    if not (finetuned / "best.safetensors").exists():
+        run(root, "finetune", 1, folder / "work", finetuned, frozen / "best.safetensors")
+
+
+# moments inside a run: module, class, function that is on when they come
+INSIDE = {
+    "in a step": ("sedflow.learner", "Learner", "on_before_zero_grad"),
+    "after a step": ("sedflow.trainer", "Waiting", "on_train_batch_end"),
+    "in validation": ("sedflow.learner", "Learner", "on_validation_epoch_end"),
+    "while a checkpoint is written": ("os", None, "fsync"),
+    "while the results are written": ("sedflow.train", None, "save_detectors"),
+}
+
+
+def _killer(count: int):
+    """A function that kills this process the ``count``-th time it is called."""
+    times = []
+
+    def die(*_, **__):
+        times.append(1)
+        if len(times) == count:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    return die
+
+
+def _interrupt(module: str, owner: str | None, name: str, die) -> None:
+    place = importlib.import_module(module)
+    place = getattr(place, owner) if owner else place
+    usual = getattr(place, name)
+
+    def interrupted(*args, **kwargs):
+        die()
+        return usual(*args, **kwargs)
+
+    setattr(place, name, interrupted)
+
+
 if __name__ == "__main__":
-    corpus_root, stage_name, seed_number, work_folder, out_folder, *start = sys.argv[1:]
-    run(Path(corpus_root), stage_name, int(seed_number), Path(work_folder), Path(out_folder), *map(Path, start))
-    print(json.dumps({"done": out_folder}))
+    corpus_root, stage_name, seed_number, work_folder, out_folder, start, stage_changes = sys.argv[1:]
+    run(
+        Path(corpus_root), stage_name, int(seed_number), Path(work_folder), Path(out_folder),
+        None if start == "-" else Path(start), **json.loads(stage_changes),
+    )  # fmt: skip
