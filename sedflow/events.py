@@ -216,7 +216,9 @@ def read_weak(path, classes: ClassSet | None = None) -> dict[str, tuple[str, ...
 
 
 def write_weak(path, labels: Mapping[str, Iterable[str]], suffix: str = ".wav") -> None:
-    """Write weak labels, comma-joined and sorted."""
+    """Write weak labels, comma-joined and sorted; ``LabelError`` for a label that holds a comma itself."""
+    if broken := sorted({label for of_clip in labels.values() for label in of_clip if "," in label}):
+        raise LabelError(f"{path}: {broken[0]!r} holds a comma, which separates labels in this file; rename the class")
     rows = [(clip + suffix, ",".join(sorted(set(labels[clip])))) for clip in sorted(labels)]
     write_table(path, ("filename", "event_labels"), rows)
 

@@ -11,7 +11,14 @@ from sedflow.corpora import Piece, Prepared, write_pieces
 from sedflow.events import ClassSet, Clip, Event, LabelError
 
 CLASSES = ClassSet(("dog", "cat"))
-SOURCES = {"synthetic_strong": "strong", "weak": "weak", "unlabeled": "none", "validation": "strong", "test": "strong"}
+SOURCES = {
+    "synthetic_strong": "strong",
+    "soft": "soft",
+    "weak": "weak",
+    "unlabeled": "none",
+    "validation": "strong",
+    "test": "strong",
+}
 
 
 @pytest.fixture
@@ -27,6 +34,8 @@ def corpus(tmp_path):
             prepared.clips.append(clip)
             if kind == "strong":
                 prepared.strong[clip.id] = [Event(1.0, 2.5, "dog")] if shard else []
+            elif kind == "soft":
+                prepared.strong[clip.id] = [Event(1.0, 2.0, "dog", 0.25 + 0.75 * shard)]
             elif kind == "weak":
                 prepared.weak[clip.id] = ("cat",)
         shards.append(prepared)
@@ -57,9 +66,21 @@ def test_each_source_gets_the_table_of_its_kind(corpus):
     assert (manifests / "unlabeled.tsv").read_text() == "filename\nunlabeled_0.flac\nunlabeled_1.flac\n"
     assert events.read_durations(manifests / "test_durations.tsv") == {"test_0": 10.0, "test_1": 10.0}
     assert not (manifests / "weak_durations.tsv").exists()
-    assert len(events.read_clips(manifests / "clips.tsv")) == 10
+    assert len(events.read_clips(manifests / "clips.tsv")) == 12
     assert counts == json.loads((manifests / "leaks.json").read_text())
-    assert counts["clips"] == {"test": 2, "train": 6, "validation": 2}
+    assert counts["clips"] == {"test": 2, "train": 8, "validation": 2}
+
+
+def test_soft_labels_keep_their_confidences_and_others_have_none(corpus):
+    run(corpus)
+    soft = events.read_events(corpus[0] / "soft.tsv", CLASSES, needs_confidence=True)
+    assert soft == {"soft_0": [Event(1.0, 2.0, "dog", 0.25)], "soft_1": [Event(1.0, 2.0, "dog", 1.0)]}
+    assert "confidence" not in (corpus[0] / "synthetic_strong.tsv").read_text()
+
+
+def test_a_weak_label_with_a_comma_would_be_two(tmp_path):
+    with pytest.raises(LabelError, match="'Beep, bleep' holds a comma, which separates labels"):
+        events.write_weak(tmp_path / "weak.tsv", {"a": ["Beep, bleep"]})
 
 
 @pytest.mark.parametrize("source", ["validation", "test"])
