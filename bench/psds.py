@@ -88,8 +88,10 @@ def main() -> None:
     """Compare on a part of the set, then ours alone on all of it."""
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--clips", type=int, default=1168)
-    options.add_argument("--peer-clips", type=int, default=200)
+    options.add_argument("--peer-clips", type=int, default=60, help="the peers take seconds for these")
+    options.add_argument("--full", action="store_true", help="the peers judge all clips too")
     options = options.parse_args()
+    options.peer_clips = options.clips if options.full else options.peer_clips
     scores, truth, durations = make(options.clips)
     some = [{clip: what[clip] for clip in list(scores)[: options.peer_clips]} for what in (scores, truth, durations)]
     candidates = {"sedflow": lambda: psds(*some), **peers(*some)}
