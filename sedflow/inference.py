@@ -91,7 +91,7 @@ def score_windows(
 
     Parameters
     ----------
-    detectors : dict    name → Detector in evaluation mode
+    detectors : dict    name → Detector in evaluation mode, on whatever device it is
     windows : iterable of Window    all of one length
     batch : int    windows per forward pass
     reading : str    what is kept of a Prediction: "strong" (probabilities) or "strong_logits"
@@ -111,7 +111,9 @@ def score_windows(
             valid = torch.tensor(
                 [[k < detector.grid.frames(w.seconds) - w.first_frame for k in range(frames)] for w in waiting]
             )
-            strong = getattr(detector(waveform, {}, frames, valid), reading).numpy()
+            device = next(detector.parameters()).device
+            prediction = detector(waveform.to(device), {}, frames, valid.to(device))
+            strong = getattr(prediction, reading).cpu().numpy()
             for window, values in zip(waiting, strong, strict=True):
                 collected[name].add(window.clip, window.seconds, window.first_frame, values)
         waiting.clear()

@@ -11,6 +11,8 @@ rule score_source:
         "logs/score_source/{system}/{variant}/{stage}/seed{seed}/{network}/{corpus}/{source}.log",
     benchmark:
         "logs/benchmarks/score_source/{system}/{variant}/{stage}/seed{seed}/{network}/{corpus}/{source}.tsv"
+    resources:
+        gpu=1,
     params:
         source="{source}",
         network="{network}",
