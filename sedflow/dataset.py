@@ -115,7 +115,7 @@ class ClipSet:
     Parameters
     ----------
     clips : list of Clip
-    kinds : mapping    source → "strong", "weak" or "none"
+    kinds : mapping    source → "strong", "soft", "weak" or "none"
     strong, weak : mapping    clip id → events, clip id → labels
     classes : ClassSet
     grid : FrameGrid

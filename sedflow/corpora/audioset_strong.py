@@ -1,6 +1,6 @@
 """AudioSet Strong: 120 000 clips of YouTube videos with events of up to 456 classes (Hershey et al., ICASSP 2021).
 
-The labels are Google's tables; the audio is the user's, in any folders, named by YouTube id (``Y<id>.mp3``,
+The labels are Google's tables (CC BY 4.0); the audio is the user's, in any folders, named by YouTube id (``Y<id>.mp3``,
 ``<id>_30000.flac`` …). ``data/audioset_strong.tsv`` says which classes occur in training, evaluation or both.
 """
 
