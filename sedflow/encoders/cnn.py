@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sedflow.frames import FrameGrid
+from sedflow.layers import Dropout
 from sedflow.official import module_tensors
 from sedflow.spectrogram import MelSpectrogram
 from sedflow.waveform import checked, completed, padded
@@ -147,7 +148,7 @@ class _Block(nn.Module):
 
     def __init__(self, channels_in, channels_out, *, gate, dropout, pool, momentum):
         super().__init__()
-        self.dropout, self.pool = nn.Dropout(dropout), pool
+        self.dropout, self.pool = Dropout(dropout), pool
         self.conv = nn.Conv2d(channels_in, channels_out, 3, padding=1)
         self.norm = nn.BatchNorm2d(channels_out, eps=1e-3, momentum=momentum)
         self.gate = gate(channels_out)
