@@ -4,6 +4,8 @@ import csv
 import json
 import multiprocessing
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +19,7 @@ import training_run
 from safetensors.torch import load_file
 
 from sedflow import audio
+from sedflow.events import read_clips
 from sedflow.inference import score_folder, score_splits
 from sedflow.learner import TrainingStopped
 from sedflow.scores import load_scores
@@ -154,7 +157,28 @@ def test_recordings_of_any_length_and_rate_are_scored(root, frozen, tmp_path):
 
 
 def test_a_loss_that_is_no_number_stops_the_run_and_names_step_and_clips(root, tmp_path):
-    broken = training_run.settings("frozen")["stage"]["optimizer"] | {"lr": {"head": 1e30}, "clip_norm": None}
-    with pytest.raises(TrainingStopped, match=r"step \d+: .* is (nan|inf|-inf)\. Sources .*clips \['"):
+    broken = {"lr": {"head": 1e30}, "clip_norm": None}
+    with pytest.raises(TrainingStopped, match=r"step \d+: .*(is (nan|inf|-inf)|not finite)\. Sources .*clips \['"):
         training_run.run(root, "frozen", 1, tmp_path / "work", tmp_path / "out", optimizer=broken)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_broken_clip_is_named_and_the_last_good_checkpoint_stays(root, tmp_path):
+    shutil.copytree(root, tmp_path / "root")
+    file = tmp_path / "root/data/features/mobilenet/demo/unlabeled-0.npy"
+    stored = np.load(file)
+    clips = sorted(clip.id for clip in read_clips(root / "data/manifests/demo/clips.tsv") if clip.source == "unlabeled")
+    stored[2] = np.nan
+    np.save(file, stored)
+    message = rf"step (\d+): the student's score is nan\. Sources \['unlabeled'\], clips \['{clips[2]}'\]"
+    with pytest.raises(TrainingStopped, match=message) as stopped:
+        training_run.run(
+            tmp_path / "root", "frozen", 3, tmp_path / "work", tmp_path / "out", augment=[], validate_every=1,
+            sources={"unlabeled": 1},
+        )  # fmt: skip
+    step = int(re.search(r"step (\d+)", str(stopped.value))[1])
+    assert step > 0, "choose another seed: the broken clip came first"
+    (last,) = (tmp_path / "work").glob("*/last.ckpt")
+    kept = torch.load(last, weights_only=True)
+    assert kept["global_step"] == step
+    assert all(value.isfinite().all() for value in kept["state_dict"].values())

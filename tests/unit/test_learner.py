@@ -1,0 +1,136 @@
+"""The learner: modes, numbers drawn, batches that are refused, accumulation."""
+
+import logging
+
+import numpy as np
+import pytest
+import torch
+
+from sedflow.dataset import Batch, ClipSet, Inputs
+from sedflow.detector import Prediction, build_detector
+from sedflow.events import ClassSet, Clip
+from sedflow.frames import FrameGrid
+from sedflow.learner import Learner, TrainingStopped
+from sedflow.params import Stage
+
+DETECTOR = {
+    "encoders": [{"name": "cnn", "channels": [4] * 7}, {"name": "atst", "dim": 8, "depth": 1, "heads": 2}],
+    "sequence": {"name": "bigru", "width": 4, "layers": 1}, "frame_rate": 15.625, "pooling": "attention",
+    "dropout": 0.5, "merge_dim": None, "merge_norm": False,
+}  # fmt: skip
+SOURCES = {"real_strong": "strong", "weak": "weak"}
+
+
+def learner_of(**changes) -> Learner:
+    stage = {
+        "sources": {"real_strong": 2, "weak": 1},
+        "losses": [{"name": "supervised"}, {"name": "consistency", "weight": 2.0, "ramp_steps": 10}],
+        "teacher": {"decay": 0.9, "mode": "eval"}, "steps": 10, "validate_every": 5,
+        "optimizer": {"lr": {"head": 1e-3, "cnn": 1e-3, "atst": 1e-3}},
+    }  # fmt: skip
+    stage = Stage.model_validate(stage | changes).model_dump()
+    clips = [Clip(f"{s}-{k}", f"{s}-{k}.flac", 1.0, f"{s}-{k}", s) for s in SOURCES for k in range(4)]
+    options = {"grid": FrameGrid(15.625), "clip_seconds": 1.0, "sample_rate": 16000, "caches": {}, "root": "."}
+    student = build_detector(DETECTOR, 2).eval()  # as it comes from a file
+    student.freeze(stage["freeze"])
+    return Learner(student, stage, ClipSet(clips, SOURCES, {}, {}, ClassSet(("a", "b")), **options), None, 1)
+
+
+def batch_of() -> Batch:
+    inputs = Inputs(torch.rand(3, 16000, generator=torch.Generator().manual_seed(1)) - 0.5)
+    strong = torch.zeros(3, 16, 2)
+    return Batch(
+        inputs, inputs, strong, strong.amax(1), torch.ones(3, 16, dtype=torch.bool),
+        ("real_strong", "real_strong", "weak"), ("strong", "strong", "weak"), ("one", "two", "three"),
+    )  # fmt: skip
+
+
+def test_a_loaded_detector_trains_in_training_mode_and_what_is_held_still_stays_still():
+    learner = learner_of(freeze=["atst"], fixed_batchnorm=True)
+    student = learner.student
+    assert student.dropout.training and student.sequence.training and student.encoders["cnn"].training
+    assert not student.encoders["atst"].training
+    assert not student.encoders["cnn"].blocks[0].norm.training
+    assert not learner.teacher.dropout.training
+    assert learner.teacher.encoders["atst"] is student.encoders["atst"]
+    learner.eval().train()
+    assert student.dropout.training and not learner.teacher.dropout.training
+
+
+def test_every_batch_of_a_step_draws_its_own_numbers_and_the_same_ones_again(monkeypatch):
+    learner = learner_of(accumulate=3)
+    drawn = {}
+    for step in (0, 1):
+        monkeypatch.setattr(Learner, "global_step", step)
+        for batch_idx in range(6):  # batches count on to the next validation
+            rng = learner.random_numbers(batch_idx)
+            drawn.setdefault((step, batch_idx % 3), set()).add((float(rng.random()), float(torch.rand(()))))
+    assert all(len(numbers) == 1 for numbers in drawn.values())
+    assert len(set.union(*drawn.values())) == 6
+
+
+def test_weights_of_losses_ramp_by_optimiser_steps(monkeypatch):
+    learner = learner_of(accumulate=3)
+    consistency = learner.losses[1][2]
+    for step, weight in ((0, 2 * np.exp(-5 * 0.81)), (9, 2.0), (200, 2.0)):
+        monkeypatch.setattr(Learner, "global_step", step)
+        assert learner.loss_weight(consistency) == pytest.approx(weight)
+    assert learner.loss_weight({"name": "x", "weight": 3.0, "ramp": "linear", "ramp_steps": 402}) == 1.5
+
+
+def test_losses_of_one_name_are_told_apart():
+    losses = [{"name": "supervised", "sources": ["weak"]}, {"name": "supervised"}, {"name": "consistency"}]
+    labels = [label for label, _, _ in learner_of(losses=losses).losses]
+    assert labels == ["supervised_0", "supervised_1", "consistency"]
+
+
+def test_a_clip_that_gives_no_numbers_is_named_alone(monkeypatch):
+    learner = learner_of()
+    logits = torch.zeros(3, 16, 2, requires_grad=True)
+    broken = torch.zeros(3, 16, 2)
+    broken[1, 3, 0] = torch.nan
+    scores = Prediction(logits + broken, logits.sigmoid().mean(1))
+    monkeypatch.setattr(learner, "_predict", lambda *_: scores)
+    message = r"step 0: the student's score is nan\. Sources \['real_strong'\], clips \['two'\]"
+    with pytest.raises(TrainingStopped, match=message):
+        learner.training_step(batch_of(), 0)
+
+
+def test_a_gradient_that_is_no_number_stops_before_the_weights_take_it():
+    learner = learner_of()
+    learner.training_step(batch_of(), 0).backward()
+    learner.on_before_optimizer_step(None)
+    next(learner.student.parameters()).grad[0] = torch.inf
+    with pytest.raises(TrainingStopped, match="the gradient is not finite"):
+        learner.on_before_optimizer_step(None)
+
+
+def test_weights_that_are_no_numbers_are_not_validated():
+    learner = learner_of()
+    learner.training_step(batch_of(), 0)
+    with torch.no_grad():
+        next(learner.student.parameters())[0] = torch.nan
+    with pytest.raises(TrainingStopped, match="the weights are not finite"):
+        learner.on_validation_epoch_start()
+
+
+def test_losses_are_in_float32_whatever_the_precision(monkeypatch):
+    learner = learner_of()
+    seen = []
+    loss = learner.losses[1][1]
+    learner.losses[1] = ("consistency", lambda step: seen.append(step) or loss(step), learner.losses[1][2])
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        total = learner.training_step(batch_of(), 0)
+    assert total.dtype == seen[0].student.strong.dtype == seen[0].teacher.weak.dtype == torch.float32
+    assert not torch.is_autocast_enabled("cpu")
+    total.backward()
+
+
+def test_accumulation_says_what_it_does_to_batch_statistics(caplog):
+    with caplog.at_level(logging.WARNING, logger="sedflow.learner"):
+        learner_of(accumulate=4).on_fit_start()
+        assert "4 batches of 3 clips make a step" in caplog.text and "not the 12 clips" in caplog.text
+        caplog.clear()
+        learner_of(accumulate=4, fixed_batchnorm=True).on_fit_start()
+        learner_of().on_fit_start()
+        assert caplog.text == ""
