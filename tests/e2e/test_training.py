@@ -173,7 +173,7 @@ def test_a_broken_clip_is_named_and_the_last_good_checkpoint_stays(root, tmp_pat
     message = rf"step (\d+): the student's score is nan\. Sources \['unlabeled'\], clips \['{clips[2]}'\]"
     with pytest.raises(TrainingStopped, match=message) as stopped:
         training_run.run(
-            tmp_path / "root", "frozen", 3, tmp_path / "work", tmp_path / "out", augment=[], validate_every=1,
+            tmp_path / "root", "frozen", 4, tmp_path / "work", tmp_path / "out", augment=[], validate_every=1,
             sources={"unlabeled": 1},
         )  # fmt: skip
     step = int(re.search(r"step (\d+)", str(stopped.value))[1])
