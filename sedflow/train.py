@@ -136,9 +136,10 @@ def validation_judge(clips: ClipSet) -> Judge:
     """Validation scores → PSDS1, PSDS2 and their mean, which decides what checkpoint is kept.
 
     Clips whose labels speak of different classes are judged apart, since a class that nobody labelled is no false
-    alarm; the metrics are the means over these parts.
+    alarm; the metrics are the means over these parts. Of soft labels counts what is surer than not.
     """
     from sedflow import evaluation
+    from sedflow.recordings import sounding
 
     parts: dict[bytes, list[str]] = {}
     for clip in clips.of_source("validation"):
@@ -147,7 +148,7 @@ def validation_judge(clips: ClipSet) -> Judge:
     def judge(scores) -> dict[str, float]:
         judged = []
         for ids in parts.values():
-            truth = {clip: clips.strong.get(clip, []) for clip in ids}
+            truth = {clip: sounding(clips.strong.get(clip, [])) for clip in ids}
             durations = {clip: clips.clips[clip].seconds for clip in ids}
             judged.append(evaluation.psds({clip: scores[clip] for clip in ids}, truth, durations))
         metrics = {name: sum(part[name] for part in judged) / len(judged) for name in judged[0]}

@@ -162,6 +162,22 @@ def test_validation_does_not_count_classes_that_a_corpus_does_not_label(two_corp
     assert validation_judge(clips)(heard)["psds1"] < 0.6
 
 
+def test_soft_validation_labels_are_judged_where_they_are_surer_than_not(two_corpora, tmp_path):
+    from sedflow.scores import Scores
+    from sedflow.train import validation_judge
+
+    folders, (_, streets) = two_corpora
+    streets.sources = {"validation": "soft"}
+    write_clips(folders[1] / "clips.tsv", [Clip("street", "street.flac", 2.0, "sha", "validation")])
+    segments = [Event(0, 0.5, "car", 0.9), Event(0.5, 1, "car", 0.6), Event(1, 2, "car", 0.2)]  # they touch
+    write_events(folders[1] / "validation.tsv", {"street": segments}, confidences=True)
+    tables = read_manifests(folders[1:], [streets])
+    values = np.zeros((20, 2), np.float32)
+    values[:10, 1] = 1.0
+    heard = {"street": Scores(values, np.arange(21) / 10, list(tables.classes))}
+    assert validation_judge(clip_set(tmp_path, tables, ["validation"]))(heard)["psds1"] == 1.0
+
+
 # pseudo-labels
 
 
