@@ -68,6 +68,16 @@ def test_one_seed_twice_is_equal_with_any_number_of_loader_processes_and_two_see
     assert (tmp_path / "other" / "log.csv").read_bytes() != (frozen / "log.csv").read_bytes()
 
 
+def test_accumulation_changes_the_batch_and_no_schedule(root, frozen, tmp_path):
+    training_run.run(root, "frozen", 1, tmp_path / "work", tmp_path / "out", accumulate=2)
+    one, two = (list(csv.DictReader((folder / "log.csv").open())) for folder in (frozen, tmp_path / "out"))
+    assert [(row["step"], row["lr/head"]) for row in one] == [(row["step"], row["lr/head"]) for row in two]
+    assert one[-1]["train/loss"] != two[-1]["train/loss"]
+    # waiting for data is in the log of the work folder, not in the curve, which repeats bit for bit
+    assert "train/waiting" in next((tmp_path / "work").glob("*/csv/metrics.csv")).read_text().splitlines()[0]
+    assert "train/waiting" not in two[0]
+
+
 def test_fine_tuning_changes_the_encoder_and_the_frozen_stage_does_not(frozen, finetuned):
     from safetensors.torch import load_file
 
