@@ -102,12 +102,19 @@ class Detector(nn.Module):
         return self
 
     def set_dropout(self, rates: dict[str, float]) -> None:
-        """Change dropout rates: before and behind the sequence ``head``, and everywhere in a named encoder."""
+        """Change dropout rates: before and behind the sequence ``head``, and everywhere in a named encoder.
+
+        Raises
+        ------
+        SettingsError    the encoder has no dropout of one rate
+        """
         for part, rate in rates.items():
             own = (self.dropout, self.merge_dropout) if part == "head" else self.encoders[part].modules()
-            for module in own:
-                if isinstance(module, nn.Dropout):
-                    module.p = rate
+            found = [module for module in own if isinstance(module, nn.Dropout)]
+            if not found:
+                raise plugins.SettingsError(f"dropout: {part} has no dropout to set; leave it out, or see its settings")
+            for module in found:
+                module.p = rate
 
     def embed(self, waveform: Tensor, names=None) -> dict[str, Tensor]:
         """Embeddings (batch, frames, dim) of the named encoders (default: all) for a waveform (batch, samples)."""

@@ -59,22 +59,21 @@ class Block(nn.Module):
 class _Attention(nn.Module):
     def __init__(self, dim, heads, qkv_bias, dropout):
         super().__init__()
-        self.heads, self.dropout = heads, dropout
+        self.heads, self.dropout = heads, nn.Dropout(dropout)
         self.qkv = Linear(dim, 3 * dim, bias=qkv_bias)
         self.proj = Linear(dim, dim)
 
     def forward(self, tokens):
         mixed = attention(*self.qkv(tokens).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4))
-        return F.dropout(self.proj(mixed.transpose(1, 2).flatten(2)), self.dropout, self.training)
+        return self.dropout(self.proj(mixed.transpose(1, 2).flatten(2)))
 
 
 class _Mlp(nn.Module):
     def __init__(self, dim, hidden, dropout):
         super().__init__()
-        self.dropout = dropout
+        self.dropout = nn.Dropout(dropout)
         self.fc1 = Linear(dim, hidden)
         self.fc2 = Linear(hidden, dim)
 
     def forward(self, tokens):
-        hidden = F.dropout(F.gelu(self.fc1(tokens)), self.dropout, self.training)
-        return F.dropout(self.fc2(hidden), self.dropout, self.training)
+        return self.dropout(self.fc2(self.dropout(F.gelu(self.fc1(tokens)))))

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from sedflow.detector import Detector, Pooling, build_detector, match_frames
+from sedflow.plugins import SettingsError
 from sedflow.specification import Specification, load_detector, read_specification, save_detectors
 from sedflow.weights import CheckpointError
 
@@ -140,3 +141,14 @@ def test_dropout_before_and_behind_the_head_and_in_an_encoder_can_be_set_apart()
     assert (detector.merge_dropout.p, detector.dropout.p) == (0.2, 0.2)
     rates = {part.p for part in detector.encoders["cnn"].modules() if isinstance(part, torch.nn.Dropout)}
     assert rates == {0.6}
+
+
+def test_dropout_is_set_by_part_and_refused_where_there_is_none():
+    vision = {"dim": 16, "depth": 1, "heads": 2}
+    encoders = [{"name": "atst", **vision}, {"name": "mobilenet", "width": 0.1}]
+    detector = build_detector(SETTINGS | {"encoders": encoders}, 3)
+    detector.set_dropout({"atst": 0.3, "head": 0.4})
+    assert {part.p for part in detector.encoders["atst"].modules() if isinstance(part, torch.nn.Dropout)} == {0.3}
+    assert detector.dropout.p == 0.4
+    with pytest.raises(SettingsError, match="mobilenet has no dropout"):
+        detector.set_dropout({"mobilenet": 0.1})
