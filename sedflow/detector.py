@@ -7,31 +7,15 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from sedflow import plugins
 from sedflow.frames import FrameGrid
+from sedflow.pooling import Pooling, Prediction, match_frames
 from sedflow.waveform import checked, completed
 from sedflow.weights import load_weights
 
 # an encoder without weights is drawn from this seed, so that its cached features are reproducible
 ENCODER_SEED = 20240101
-
-
-@dataclasses.dataclass(frozen=True)
-class Prediction:
-    """What a detector says about a batch.
-
-    ``strong_logits`` (batch, frames, classes) and ``weak`` (batch, classes, probabilities in [0, 1]), both float32.
-    """
-
-    strong_logits: Tensor
-    weak: Tensor
-
-    @property
-    def strong(self) -> Tensor:
-        """Probability of each class in each frame, (batch, frames, classes)."""
-        return self.strong_logits.sigmoid()
 
 
 class Detector(nn.Module):
@@ -48,6 +32,7 @@ class Detector(nn.Module):
     merge_dropout : float or None    on the embeddings before they are merged, ``dropout`` if unset
     merge_dim : int or None    a linear layer over the joined embeddings; none if unset
     merge_norm : bool    normalise each encoder's embeddings (LayerNorm) before they are joined
+    match : str    how embeddings come to the common grid, see `match_frames`
     """
 
     def __init__(  # noqa: PLR0913 (settings of a page)
@@ -62,10 +47,11 @@ class Detector(nn.Module):
         merge_dropout=None,
         merge_dim=None,
         merge_norm=False,
+        match="average",
     ):
         super().__init__()
         self.encoders = nn.ModuleDict(encoders)
-        self.grid = FrameGrid(frame_rate)
+        self.grid, self.match = FrameGrid(frame_rate), match
         self.frozen: set[str] = set()
         dims = {name: encoder.dim for name, encoder in encoders.items()}
         norms = {name: nn.LayerNorm(dim) for name, dim in dims.items()} if merge_norm else {}
@@ -147,13 +133,13 @@ class Detector(nn.Module):
                 raise plugins.SettingsError(f"{name} has no linear mel spectrum; augment on waveform or features")
         return dataclasses.replace(inputs, spectra=spectra, features=features)
 
-    def read(self, inputs, frames: int, valid: Tensor | None = None) -> Prediction:
-        """Score a batch from whatever its inputs are brought to, see `opened`."""
+    def read(self, inputs, frames: int, valid: Tensor | None = None, known: Tensor | None = None) -> Prediction:
+        """Score a batch from whatever its inputs are brought to, see `opened`; the rest as `forward`."""
         embeddings = dict(inputs.embeddings)
         if inputs.spectra or inputs.features:
             for name, features in self.opened(inputs, "features").features.items():
                 embeddings[name] = self._encoded(name, features, inputs.waveform)
-        return self(inputs.waveform, embeddings, frames, valid)
+        return self(inputs.waveform, embeddings, frames, valid, known)
 
     def _encoded(self, name: str, features: Tensor, waveform: Tensor | None) -> Tensor:
         encoder = self.encoders[name]
@@ -165,7 +151,14 @@ class Detector(nn.Module):
                 return encoder.from_log_mel(features, frames)
             return completed(encoder.encode(features), frames)
 
-    def forward(self, waveform: Tensor | None, embeddings: dict[str, Tensor], frames: int, valid: Tensor | None = None):
+    def forward(
+        self,
+        waveform: Tensor | None,
+        embeddings: dict[str, Tensor],
+        frames: int,
+        valid: Tensor | None = None,
+        known: Tensor | None = None,
+    ) -> Prediction:
         """Score a batch.
 
         Parameters
@@ -174,72 +167,22 @@ class Detector(nn.Module):
         embeddings : dict    embeddings computed before (the cache), name → (batch, its frames, its dim)
         frames : int    length of the scores on the detector's grid
         valid : (batch, frames) bool, optional    False where a clip is padding
-
-        Returns
-        -------
-        Prediction
+        known : (batch, classes) bool, optional    classes to leave out, see `Pooling`; in use, every class is known
         """
         if valid is not None and bool(valid.all()):
             valid = None  # heads have a faster path without padding
+        if known is not None and bool(known.all()):
+            known = None
         missing = [name for name in self.encoders if name not in embeddings]
         computed = self.embed(waveform, missing) if missing else {}
         joined = []
         for name in self.encoders:
             part = embeddings[name] if name in embeddings else computed[name]
-            part = match_frames(part, frames)
+            part = match_frames(part, frames, self.match)
             joined.append(self.norms[name](part) if name in self.norms else part)
         hidden = self.merge(self.merge_dropout(torch.cat(joined, dim=-1)))
         hidden = self.dropout(self.sequence(hidden, valid))
-        return self.pooling(hidden, valid)
-
-
-class Pooling(nn.Module):
-    """Frame logits and clip probabilities from a sequence (batch, frames, dim).
-
-    ``attention``: clip score = Σ_t strong·a / Σ_t a, where a is a softmax over the *classes* of each frame, clamped to
-    [1e-7, 1]. Source: DCASE Task 4 baseline (DESED_task, nnet/CRNN.py), ATST-SED.
-    ``attention_over_time``: the same sum with a softmax over time. ``mean``: sigmoid of a second linear layer on the
-    time mean (EfficientSED). ``max``: the strongest frame.
-    """
-
-    def __init__(self, dim: int, classes: int, kind: str):
-        super().__init__()
-        self.kind = kind
-        self.strong = nn.Linear(dim, classes)
-        self.weak = nn.Linear(dim, classes) if kind != "max" else None
-
-    def forward(self, hidden: Tensor, valid: Tensor | None = None) -> Prediction:
-        """Read frame logits and clip probabilities off a sequence; frames that are not ``valid`` do not count."""
-        strong_logits = self.strong(hidden).float()
-        keep = torch.ones_like(strong_logits[..., :1]) if valid is None else valid.unsqueeze(-1).float()
-        if self.kind == "mean":
-            mean = (hidden.float() * keep).sum(1) / keep.sum(1).clamp(min=1)
-            with torch.autocast(hidden.device.type, enabled=False):
-                weak = F.linear(mean, self.weak.weight.float(), self.weak.bias.float()).sigmoid()
-            return Prediction(strong_logits, weak)
-        strong = strong_logits.sigmoid()
-        if self.kind == "max":
-            return Prediction(strong_logits, (strong * keep).amax(1))
-        logits = self.weak(hidden).float()
-        if self.kind == "attention":
-            attention = logits.softmax(-1).clamp(1e-7, 1) * keep
-        else:
-            attention = logits.masked_fill(keep == 0, -torch.inf).softmax(1)
-        return Prediction(strong_logits, (strong * attention).sum(1) / attention.sum(1).clamp(min=1e-7))
-
-
-def match_frames(embeddings: Tensor, frames: int) -> Tensor:
-    """Bring (batch, n, dim) to (batch, frames, dim): adaptive average of more, linear interpolation of fewer.
-
-    Source: EfficientSED, models/prediction_wrapper.py:398-435.
-    """
-    length = embeddings.shape[1]
-    if length == frames:
-        return embeddings
-    channels_first = embeddings.transpose(1, 2)
-    if length > frames:
-        return F.adaptive_avg_pool1d(channels_first, frames).transpose(1, 2)
-    return F.interpolate(channels_first, size=frames, mode="linear", align_corners=False).transpose(1, 2)
+        return self.pooling(hidden, valid, known)
 
 
 def build_encoder(spec: dict, weights: Path | None = None):
@@ -284,6 +227,6 @@ def build_detector(settings: dict, classes: int, weights: dict[str, Path] | None
     """
     weights = weights or {}
     encoders = {spec["name"]: build_encoder(spec, weights.get(spec["name"])) for spec in settings["encoders"]}
-    names = ("frame_rate", "pooling", "dropout", "merge_dropout", "merge_dim", "merge_norm")
+    names = ("frame_rate", "pooling", "dropout", "merge_dropout", "merge_dim", "merge_norm", "match")
     options = {name: settings[name] for name in names if name in settings}
     return Detector(encoders, settings["sequence"], classes, **options)

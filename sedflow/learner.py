@@ -15,11 +15,12 @@ from torch import nn
 from sedflow import plugins
 from sedflow.augment import DOMAINS
 from sedflow.dataset import Batch, ClipSet, Inputs, TrainingBatches
-from sedflow.detector import Detector, Prediction
+from sedflow.detector import Detector
 from sedflow.inference import WindowScores
 from sedflow.loading import Parts, Share, loader, move
 from sedflow.optimization import build_optimizer, learning_rate_factor, ramp, teacher_decay, update_teacher
 from sedflow.params import LOSS_WEIGHTS
+from sedflow.pooling import Prediction
 from sedflow.sampling import stable_number
 from sedflow.scores import Scores
 
@@ -102,13 +103,13 @@ class Learner(lightning.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
         """One batch: augment, predict with both networks, sum the weighted losses."""
         batch = self.augmented(batch, self.random_numbers(batch_idx))
-        student = self._predict(self.student, batch.inputs, batch)
+        student = self._predict(self.student, batch.inputs, batch, batch.known)
         # a loss would refuse such numbers too, but with its own words
         self._refuse_nan("the student's score", student.strong_logits, batch)
         teacher = None
         if self.teacher is not None:
             with torch.no_grad():
-                teacher = self._predict(self.teacher, batch.clean, batch)
+                teacher = self._predict(self.teacher, batch.clean, batch, batch.known)
         # both heads take part whatever the losses are: processes wait for every parameter's gradient
         total = (student.weak.sum() + student.strong_logits.sum()) * 0.0
         for label, loss, spec in self.losses:
@@ -141,8 +142,8 @@ class Learner(lightning.LightningModule):
         kind, limit = spec.get("ramp", "exponential"), spec.get("ramp_limit", 1.0)
         return spec.get("weight", 1.0) * ramp(self.global_step + 1, spec.get("ramp_steps", 0), kind, limit)
 
-    def _predict(self, network: Detector, inputs: Inputs, batch: Batch) -> Prediction:
-        return network.read(inputs, batch.strong.shape[1], batch.valid)
+    def _predict(self, network: Detector, inputs: Inputs, batch: Batch, known=None) -> Prediction:
+        return network.read(inputs, batch.strong.shape[1], batch.valid, known)
 
     def _refuse_nan(self, what: str, values: torch.Tensor, batch: Batch) -> None:
         values = values.detach()

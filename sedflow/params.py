@@ -59,6 +59,9 @@ class Detector(Settings):
         None, gt=0, description="linear layer over the joined embeddings; none if unset"
     )
     merge_norm: bool = pydantic.Field(False, description="normalise each encoder's embeddings before they are joined")
+    match: Literal["average", "nearest"] = pydantic.Field(
+        "average", description="how embeddings come to the common grid: averaged or interpolated, or the nearest frame"
+    )
 
 
 class Optimizer(Settings):

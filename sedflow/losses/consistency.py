@@ -64,6 +64,8 @@ class Consistency:
     def terms(self, step, rows: torch.Tensor) -> dict[str, torch.Tensor]:
         """Mean squared differences over these rows: of frame scores and of clip scores."""
         batch, student, teacher = step.batch, step.student, step.teacher
+        if self.classes == "all":
+            student, teacher = student.of_all_classes(), teacher.of_all_classes()
         strong, weak = teacher.strong.detach(), teacher.weak.detach()
         if batch.mixing is not None and not batch.mixing.clean_too:
             strong, weak = batch.mixing.apply(strong), batch.mixing.apply(weak)

@@ -7,9 +7,10 @@ import torch
 from torch import nn
 from vectors import find_vectors
 
-from sedflow.detector import Detector, Pooling, match_frames
+from sedflow.detector import Detector
 from sedflow.encoders.atst import ATST
 from sedflow.encoders.cnn import CNN
+from sedflow.pooling import Pooling, match_frames
 from sedflow.weights import CheckpointError
 
 CHUNK = 160_000  # samples; how the official codes cut what is too long for them

@@ -8,8 +8,8 @@ from torch import nn
 from vectors import find_vectors
 
 from sedflow.beats_layers import relative_bucket
-from sedflow.detector import Pooling, match_frames
 from sedflow.encoders.beats import _BASE, _SIZES, BEATs, token_padding
+from sedflow.pooling import Pooling, match_frames
 from sedflow.weights import CheckpointError
 
 

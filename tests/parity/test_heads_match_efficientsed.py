@@ -5,8 +5,8 @@ import torch
 from torch import nn
 from vectors import find_vectors
 
-from sedflow.detector import Pooling, match_frames
 from sedflow.encoders.mobilenet import MobileNet
+from sedflow.pooling import Pooling, match_frames
 from sedflow.sequence.attention import Attention
 from sedflow.sequence.bigru import BiGRU
 from sedflow.sequence.hybrid import Hybrid

@@ -5,8 +5,8 @@ import torch
 from torch import nn
 from vectors import find_vectors
 
-from sedflow.detector import Pooling, match_frames
 from sedflow.encoders.passt import PaSST
+from sedflow.pooling import Pooling, match_frames
 from sedflow.weights import CheckpointError
 
 

@@ -5,8 +5,9 @@ import dataclasses
 import pytest
 import torch
 
-from sedflow.detector import Detector, Pooling, build_detector, match_frames
+from sedflow.detector import Detector, build_detector
 from sedflow.plugins import SettingsError
+from sedflow.pooling import Pooling, match_frames
 from sedflow.specification import Specification, load_detector, read_specification, save_detectors
 from sedflow.weights import CheckpointError
 
@@ -82,6 +83,48 @@ def test_attention_pooling_is_the_dcase_formula():
     attention = pooling.weak(hidden).softmax(-1).clamp(1e-7, 1)
     expected = (strong * attention).sum(1) / attention.sum(1)
     torch.testing.assert_close(pooling(hidden).weak, expected)
+
+
+def test_classes_left_out_draw_no_attention_and_score_nothing():
+    torch.manual_seed(4)
+    pooling, few = Pooling(6, 4, "attention"), Pooling(6, 2, "attention")
+    for ours, whole in ((few.strong, pooling.strong), (few.weak, pooling.weak)):
+        ours.weight.data, ours.bias.data = whole.weight[[0, 2]], whole.bias[[0, 2]]
+    hidden, known = torch.randn(3, 7, 6), torch.tensor([[True, False, True, False]] * 2 + [[True] * 4])
+    found, alone, whole = pooling(hidden, known=known), few(hidden), pooling(hidden)
+    torch.testing.assert_close(found.weak[:2, [0, 2]], alone.weak[:2])
+    torch.testing.assert_close(found.strong[:2, :, [0, 2]], alone.strong[:2])
+    assert found.weak[:2, [1, 3]].eq(0).all() and found.strong[:2, :, [1, 3]].eq(0).all()
+    torch.testing.assert_close(found.weak[2], whole.weak[2])
+    torch.testing.assert_close(found.of_all_classes().weak, whole.weak)
+    torch.testing.assert_close(found.of_all_classes().strong, whole.strong)
+
+
+@pytest.mark.parametrize("kind", ["attention", "attention_over_time", "mean", "max"])
+def test_a_clip_of_which_nothing_is_known_scores_nothing_and_has_a_gradient_of_zero(kind):
+    pooling, hidden = Pooling(6, 3, kind), torch.randn(2, 5, 6, requires_grad=True)
+    prediction = pooling(hidden, known=torch.zeros(2, 3, dtype=torch.bool))
+    assert prediction.weak.eq(0).all() and prediction.strong.eq(0).all()
+    (prediction.weak.sum() + prediction.strong.sum()).backward()
+    assert hidden.grad.eq(0).all()
+
+
+def test_a_mask_that_leaves_nothing_out_changes_nothing(detector):
+    waveform = torch.randn(2, 16000) * 0.1
+    free, masked = (detector(waveform, {}, 25, known=known) for known in (None, torch.ones(2, 3, dtype=torch.bool)))
+    assert torch.equal(free.weak, masked.weak) and masked.known is None
+
+
+def test_the_nearest_frame_is_that_at_the_middle():
+    tokens = torch.arange(250.0).reshape(1, 250, 1)
+    expected = [int((frame + 0.5) * 250 / 156) for frame in range(156)]
+    assert match_frames(tokens, 156, "nearest")[0, :, 0].tolist() == expected
+    detector = build_detector(SETTINGS | {"frame_rate": 10.0, "match": "nearest", "merge_dim": None}, 3).eval()
+    embeddings = detector.embed(torch.randn(1, 32000) * 0.1)
+    picked = embeddings["mobilenet"][:, [1, 3, 6, 8, 11, 13, 16, 18, 21, 23, 26, 28, 31, 33, 36, 38, 41, 43, 46, 48]]
+    torch.testing.assert_close(
+        detector(None, embeddings, 20).strong_logits, detector(None, {"mobilenet": picked}, 20).strong_logits
+    )
 
 
 def test_tokens_are_pooled_in_the_windows_the_official_codes_use():

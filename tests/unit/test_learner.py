@@ -7,11 +7,12 @@ import pytest
 import torch
 
 from sedflow.dataset import Batch, ClipSet, Inputs
-from sedflow.detector import Prediction, build_detector
+from sedflow.detector import build_detector
 from sedflow.events import ClassSet, Clip
 from sedflow.frames import FrameGrid
 from sedflow.learner import Learner, TrainingStopped
 from sedflow.params import Stage
+from sedflow.pooling import Prediction
 
 DETECTOR = {
     "encoders": [{"name": "cnn", "channels": [4] * 7}, {"name": "atst", "dim": 8, "depth": 1, "heads": 2}],
@@ -134,3 +135,32 @@ def test_accumulation_says_what_it_does_to_batch_statistics(caplog):
         learner_of(accumulate=4, fixed_batchnorm=True).on_fit_start()
         learner_of().on_fit_start()
         assert caplog.text == ""
+
+
+def test_classes_that_labels_do_not_speak_of_are_left_out_in_training_only(monkeypatch):
+    learner, seen = learner_of(), []
+    batch = batch_of()
+    batch = batch.replace(known=torch.tensor([[True, False], [True, True], [True, True]]))
+    for name, network in learner.networks.items():
+        network.pooling.register_forward_hook(lambda _, given, prediction, of=name: seen.append((of, prediction)))
+    monkeypatch.setattr(Learner, "log", lambda *_, **__: None)
+    clips = {name: Clip(name, name, 1.0, name, "validation") for name in batch.clips}
+    monkeypatch.setattr(learner.clips, "clips", clips)
+    learner.training_step(batch, 0)
+    assert [name for name, _ in seen] == ["student", "teacher"]
+    for _, prediction in seen:
+        assert prediction.weak[0, 1] == 0 and bool((prediction.weak[1:] > 0).all())
+    seen.clear()
+    learner.on_validation_epoch_start()
+    with torch.no_grad():
+        learner.validation_step(batch, 0)
+    assert all(prediction.known is None for _, prediction in seen) and len(seen) == 2
+
+
+def test_a_mask_does_not_reach_a_consistency_over_all_classes(monkeypatch):
+    learner = learner_of(losses=[{"name": "consistency"}], teacher={"decay": 0.9, "mode": "train"})
+    monkeypatch.setattr(Learner, "log", lambda *_, **__: None)
+    learner.teacher.pooling.strong.bias.data += 1.0  # so that they differ
+    masked = batch_of().replace(known=torch.tensor([[True, False], [True, True], [True, True]]))
+    of_all, masked_of_all = learner.training_step(batch_of(), 0), learner.training_step(masked, 0)
+    assert of_all > 0 and torch.equal(of_all, masked_of_all)
