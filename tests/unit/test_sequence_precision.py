@@ -76,7 +76,9 @@ def test_output_and_gradients_are_finite(name, precision, scale):
     assert [n for n, gradient in gradients.items() if gradient is None or not gradient.isfinite().all()] == []
 
 
-@pytest.mark.parametrize("spec", [{"name": name} for name in HEADS] + [{"name": "conformer", "group_norm": True}])
+@pytest.mark.parametrize(
+    "spec", [{"name": name} for name in HEADS if name != "identity"] + [{"name": "conformer", "group_norm": True}]
+)
 def test_a_clip_of_padding_alone_stays_finite(spec):
     head = head_of(**spec).train()
     padding_mask = torch.tensor([[True], [False]]).expand(-1, 60)
