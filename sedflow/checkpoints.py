@@ -16,6 +16,8 @@ from sedflow.weights import CheckpointError, part_of, read_checkpoint
 _HEAD_WIDTH = 64  # of the published vision transformers; the number of heads is not in the tensors
 _WIDTHS = [tenth / 10 for tenth in range(1, 61)]  # of MobileNets
 
+CPJKU = "CP-JKU DCASE 2024"
+
 _FRONT_ENDS = {
     "beats": "16 kHz, 128 Kaldi mel bands every 10 ms",
     "atst": "16 kHz, 64 mel bands (60–7800 Hz) every 10 ms, decibels",
@@ -61,6 +63,8 @@ def identify(path: str | Path) -> Contents:
     mobilenet = _mobilenet(flat)
     if mobilenet:
         found["mobilenet"] = {"name": "mobilenet", **mobilenet}
+    for name in found.keys() & {"atst", "passt"} if "cnn" in found else ():
+        found[name] |= {"projection": width} if (width := _projection(flat)) else {}
     if not found:
         raise CheckpointError(
             f"{path}: {len(flat)} tensors ({', '.join(sorted(flat)[:4])} …), of none of the encoders "
@@ -191,6 +195,11 @@ def _mobilenet(flat: dict) -> dict | None:
     return {"width": widths[0], **own}
 
 
+def _projection(flat: dict) -> int | None:
+    """Width of CP-JKU's layer between transformer and CRNN."""
+    return next((tensor.shape[0] for name, tensor in flat.items() if name.endswith("head_linear_layer.weight")), None)
+
+
 def _sequence(flat: dict) -> dict | None:
     """Settings of the sequence head, or None."""
     tensors = part_of(flat, "seq_model")
@@ -245,9 +254,10 @@ def _classes(flat: dict) -> dict[str, int]:
 def _origin(flat: dict, found: dict, content: dict) -> tuple[str, str]:
     """System and stage, by what stands around the encoder."""
     if "cnn" in found:
+        if "beats" in found or _projection(flat):
+            return CPJKU, "CRNN with encoder"
         if "atst" in found or "passt" in found:
-            wrapped = any("head_linear_layer" in name for name in flat)
-            return ("CP-JKU DCASE 2024" if wrapped else "ATST-SED"), "CRNN with encoder"
+            return "ATST-SED", "CRNN with encoder"
         return "DCASE Task 4 baseline", "CRNN on embeddings" if any("cat_tf" in n for n in flat) else "CRNN"
     if "strong_head.weight" in flat or any(name.endswith(".strong_head.weight") for name in flat):
         system = "EfficientSED" if "mobilenet" in found else "PretrainedSED"

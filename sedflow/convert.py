@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from sedflow.checkpoints import Contents, identify
+from sedflow.checkpoints import CPJKU, Contents, identify
 from sedflow.detector import Detector, build_encoder
 from sedflow.official import module_tensors
 from sedflow.params import Inference
@@ -18,6 +18,8 @@ from sedflow.weights import CheckpointError, load_strict, part_of, read_checkpoi
 
 _CRNN_RATE = 15.625  # frames per second
 _FRAME_RATE = 25.0
+# how CP-JKU reads its encoders: BEATs token by token
+_CPJKU_READS = {"cnn": {"scale": "symmetric"}, "beats": {"frame_rate": 49.6}}
 
 
 def convert(path: Path, out: Path, classes: Path | None = None, given: dict | None = None) -> str:
@@ -35,7 +37,7 @@ def convert(path: Path, out: Path, classes: Path | None = None, given: dict | No
     CheckpointError    unreadable, of no known system, or another number of classes
     """
     contents = identify(path)
-    specs = [{**spec, **(given or {})} if spec["name"] != "cnn" else spec for spec in contents.encoders]
+    specs = [_as_trained(spec, contents.system, given or {}) for spec in contents.encoders]
     if "strong" not in contents.classes:
         encoder = build_encoder(specs[0], path)
         save_encoder(out, encoder, specs[0], f"{contents.system}, {contents.stage}")
@@ -45,6 +47,12 @@ def convert(path: Path, out: Path, classes: Path | None = None, given: dict | No
     networks = {role: _detector(path, contents, specs, role) for role in roles}
     save_detectors(out, networks, _specification(contents, specs, networks[roles[0]], names, roles))
     return f"a detector of {len(names)} classes ({', '.join(roles)})"
+
+
+def _as_trained(spec: dict, system: str, given: dict) -> dict:
+    """Settings of an encoder, with those that its tensors do not tell."""
+    told = _CPJKU_READS.get(spec["name"], {}) if system == CPJKU else {}
+    return {**spec, **told, **({} if spec["name"] == "cnn" else given)}
 
 
 def _class_names(classes: Path | None, count: int, path) -> list[str]:
@@ -59,6 +67,8 @@ def _class_names(classes: Path | None, count: int, path) -> list[str]:
 def _settings(contents: Contents, specs: list[dict], merge_dim: int | None) -> dict:
     """The ``detector`` section of a page."""
     crnn = specs[0]["name"] == "cnn"
+    # as fPaSST and BEATs were trained; the tensors do not tell
+    nearest = contents.system == CPJKU and specs[-1]["name"] != "atst"
     return {
         "encoders": specs,
         "sequence": contents.sequence or {"name": "identity"},
@@ -67,6 +77,7 @@ def _settings(contents: Contents, specs: list[dict], merge_dim: int | None) -> d
         "dropout": 0.0,
         "merge_dim": merge_dim,
         "merge_norm": False,
+        "match": "nearest" if nearest else "average",
     }
 
 
@@ -106,12 +117,11 @@ def _detector(path: Path, contents: Contents, specs: list[dict], role: str) -> D
 
 def _crnn(path, content: dict, contents: Contents, specs: list[dict], encoders: dict, role: str) -> Detector:
     tensors, _ = module_tensors(content, "dense.weight", path, network=role)
-    projection = [name for name in tensors if "head_linear_layer" in name]
     merged = "cat_tf.weight" in tensors
-    if projection or merged != (len(specs) > 1):
+    if merged != (len(specs) > 1):
         raise CheckpointError(
-            f"{path}: its CRNN reads {'a projection of' if projection else 'embeddings of'} an encoder that a detector "
-            "of ours cannot take from this file; use the file for its encoder, with `weights:` on a page"
+            f"{path}: its CRNN reads embeddings of an encoder that is not in this file, so it cannot become a "
+            "detector; train one with the encoder's own weights, with `weights:` on a page"
         )
     merge_dim = tensors["cat_tf.weight"].shape[0] if merged else None
     detector = _assembled(encoders, _settings(contents, specs, merge_dim), contents.classes["strong"])
@@ -125,7 +135,7 @@ def _crnn(path, content: dict, contents: Contents, specs: list[dict], encoders: 
 
 
 def _assembled(encoders: dict, settings: dict, classes: int) -> Detector:
-    options = {key: settings[key] for key in ("frame_rate", "pooling", "dropout", "merge_dim", "merge_norm")}
+    options = {key: settings[key] for key in settings.keys() - {"encoders", "sequence"}}
     return Detector(encoders, settings["sequence"], classes, **options).eval()
 
 

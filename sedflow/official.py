@@ -6,13 +6,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
+from torch import nn
 
-from sedflow.weights import CheckpointError
+from sedflow.weights import CheckpointError, drawn_projection
 
 # buffers that a profiler left in some published files
 _PROFILER = ("total_ops", "total_params")
 # what may stand beside a module's own tensors when nothing precedes their names
 _HEADS = ("head.", "head_dist.", "strong_head.", "weak_head.", "seq_model.")
+_PROJECTION = "head_linear_layer"  # CP-JKU's name of a layer behind the encoder that never trains
 
 
 def module_tensors(
@@ -57,6 +59,28 @@ def module_tensors(
     tensors = {name.removeprefix(first): tensor for name, tensor in named.items() if name.startswith(first)}
     tensors = {n: tensor for n, tensor in tensors.items() if not (n.startswith(_HEADS) or n.endswith(_PROFILER))}
     return tensors, sorted(named.keys() - {first + name for name in tensors})
+
+
+def projection_tensors(
+    encoder: nn.Module, content: dict, path: str | Path, network: str
+) -> tuple[dict[str, torch.Tensor], list[str]]:
+    """The tensors of an encoder's fixed projection: those of the file, or as drawn where it has none.
+
+    Returns
+    -------
+    dict
+        By names of the encoder; empty if it ends in no projection.
+    list of str
+        Their names in the file.
+    """
+    drawn, anchor = drawn_projection(encoder), f"{_PROJECTION}.weight"
+    names = [name for name, _ in _flat(content)]
+    if not drawn or not any(name == anchor or name.endswith("." + anchor) for name in names):
+        return drawn, []
+    beside, others = module_tensors(content, anchor, path, network=network)
+    own = {name: tensor for name, tensor in beside.items() if name.startswith(f"{_PROJECTION}.")}
+    taken = [name for name in set(names) - set(others) if f"{_PROJECTION}." in name]
+    return {name.replace(_PROJECTION, "projection"): tensor for name, tensor in own.items()}, taken
 
 
 def _flat(content: dict, prefix: str = "") -> Iterator[tuple[str, torch.Tensor]]:

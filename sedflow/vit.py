@@ -56,6 +56,13 @@ class Block(nn.Module):
         return branch * keep / (1 - self.drop_path)
 
 
+def fixed_projection(dim: int, projected: int | None) -> nn.Module:
+    """A linear layer that never trains, dim → projected; none if unset."""
+    if projected is None:
+        return nn.Identity()
+    return nn.Linear(dim, projected).requires_grad_(False)
+
+
 class _Attention(nn.Module):
     def __init__(self, dim, heads, qkv_bias, dropout):
         super().__init__()

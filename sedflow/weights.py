@@ -90,9 +90,14 @@ def load_weights(encoder: nn.Module, path: str | Path) -> None:
     tensors = read_checkpoint(path) if Path(path).suffix == ".safetensors" else {}
     own = {name.removeprefix(CONVERTED): tensor for name, tensor in tensors.items() if name.startswith(CONVERTED)}
     if own and len(own) == len(tensors):
-        load_strict(encoder, own, path)
+        load_strict(encoder, drawn_projection(encoder) | own, path)
     else:
         encoder.load_official(path)
+
+
+def drawn_projection(encoder: nn.Module) -> dict[str, torch.Tensor]:
+    """The fixed projection that an encoder may end in, as it was drawn: the one layer that a file may lack."""
+    return {name: tensor for name, tensor in encoder.state_dict().items() if name.startswith("projection.")}
 
 
 def part_of(tensors: dict[str, torch.Tensor], part: str) -> dict[str, torch.Tensor]:

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from sedflow.frames import FrameGrid
-from sedflow.official import module_tensors
+from sedflow.official import module_tensors, projection_tensors
 from sedflow.products import Linear
 from sedflow.spectrogram import MelSpectrogram
-from sedflow.vit import Block
+from sedflow.vit import Block, fixed_projection
 from sedflow.waveform import checked, completed, in_parts, in_windows, padded
 from sedflow.weights import load_strict, read_checkpoint
 
@@ -32,6 +32,9 @@ class ATST(nn.Module):
         Length of the position table in tokens of 40 ms. Longer clips are read in overlapping windows of this length.
     dropout : float
         In the blocks, and the chance to skip a block's branches, rising from 0 to this with depth; in training.
+    projection : int, optional
+        Width of a linear layer behind the last norm that never trains. It comes from the file, or is drawn at random
+        where the file has none; CP-JKU: 527.
     top_db_over : str
         Energies more than 80 dB below the loudest one count as that. "clip": the loudest of the clip. "batch": of the
         whole batch, as upstream, where a clip's embeddings depend on its neighbours.
@@ -53,12 +56,13 @@ class ATST(nn.Module):
         mlp_ratio: float = 4.0,
         positions: int = 250,
         dropout: float = 0.0,
+        projection: int | None = None,
         top_db_over: str = "clip",
     ):
         super().__init__()
         if top_db_over not in ("clip", "batch"):
             raise ValueError(f"top_db_over {top_db_over!r} is neither 'clip' nor 'batch'")
-        self.dim, self.positions, self.top_db_over = dim, positions, top_db_over
+        self.dim, self.positions, self.top_db_over = projection or dim, positions, top_db_over
         self.grid = FrameGrid(self.frame_rate)
         self.spectrogram = MelSpectrogram(
             self.sample_rate,
@@ -83,6 +87,7 @@ class ATST(nn.Module):
             for number in range(depth)
         )
         self.norm_frame = nn.LayerNorm(dim, eps=1e-6)
+        self.projection = fixed_projection(dim, projection)
 
     def forward(self, waveform: Tensor) -> Tensor:
         """(batch, samples) → (batch, frames, dim)."""
@@ -122,14 +127,14 @@ class ATST(nn.Module):
         tokens = self.embedding(features)
         for block in self.blocks:
             tokens = block(tokens)
-        return self.norm_frame(tokens)
+        return self.projection(self.norm_frame(tokens))
 
     def layers(self) -> list[nn.Module]:
         """Patches with positions, the blocks, the last norm."""
         return [self.embedding, *self.blocks, self.norm_frame]
 
     def load_official(self, path: str | Path, network: str = "teacher") -> list[str]:
-        """Load ATST-Frame from a file of audiossl (self-supervised or fine-tuned), ATST-SED or PretrainedSED.
+        """Load ATST-Frame from a file of audiossl (self-supervised or fine-tuned), ATST-SED, PretrainedSED or CP-JKU.
 
         Parameters
         ----------
@@ -144,8 +149,9 @@ class ATST(nn.Module):
         ------
         CheckpointError    unreadable, or not an ATST-Frame of this size
         """
+        content = read_checkpoint(path)
         tensors, others = module_tensors(
-            read_checkpoint(path),
+            content,
             "patch_embed.patch_embed.weight",
             path,
             network=network,
@@ -153,8 +159,9 @@ class ATST(nn.Module):
         )
         # self-supervised files: a class token that frames do not use, and another name of the norm
         others += [name for name in ("cls_token",) if tensors.pop(name, None) is not None]
-        load_strict(self, {_our_name(name): tensor for name, tensor in tensors.items()}, path)
-        return others
+        projection, taken = projection_tensors(self, content, path, network)
+        load_strict(self, {_our_name(name): tensor for name, tensor in tensors.items()} | projection, path)
+        return [name for name in others if name not in taken]
 
 
 class _Embedding(nn.Module):

@@ -11,8 +11,8 @@ from torch.nn import functional as F
 
 from sedflow.frames import FrameGrid
 from sedflow.frontend import LogMel
-from sedflow.official import module_tensors
-from sedflow.vit import Block
+from sedflow.official import module_tensors, projection_tensors
+from sedflow.vit import Block, fixed_projection
 from sedflow.waveform import checked, completed, in_parts, in_windows
 from sedflow.weights import load_strict, read_checkpoint
 
@@ -30,6 +30,9 @@ class PaSST(nn.Module):
         Length of the position table in tokens of 40 ms. Longer clips are read in overlapping windows of this length.
     dropout : float
         In the blocks, in training.
+    projection : int, optional
+        Width of a linear layer behind the last norm that never trains. It comes from the file, or is drawn at random
+        where the file has none; CP-JKU: 527.
     mel_jitter : bool
         In training, shift the edges of the mel bank at random, batch by batch, as upstream does.
 
@@ -50,10 +53,11 @@ class PaSST(nn.Module):
         mlp_ratio: float = 4.0,
         positions: int = 250,
         dropout: float = 0.0,
+        projection: int | None = None,
         mel_jitter: bool = False,
     ):
         super().__init__()
-        self.dim, self.positions = dim, positions
+        self.dim, self.positions = projection or dim, positions
         self.grid = FrameGrid(self.frame_rate)
         self.front_end = LogMel(
             self.sample_rate, n_fft=512, window=400, hop=160, periodic=True, floor=1e-7, jitter=mel_jitter
@@ -65,6 +69,7 @@ class PaSST(nn.Module):
             Block(dim, heads, mlp_ratio=mlp_ratio, qkv_bias=True, dropout=dropout) for _ in range(depth)
         )
         self.norm = nn.LayerNorm(dim, eps=1e-6)
+        self.projection = fixed_projection(dim, projection)
 
     def forward(self, waveform: Tensor) -> Tensor:
         """(batch, samples) → (batch, frames, dim)."""
@@ -97,7 +102,7 @@ class PaSST(nn.Module):
         tokens = self.embedding(log_mel)
         for block in self.blocks:
             tokens = block(tokens)
-        return self.norm(tokens[:, 2:])
+        return self.projection(self.norm(tokens[:, 2:]))
 
     def layers(self) -> list[nn.Module]:
         """Convolutions and patches with positions, the blocks, the last norm."""
@@ -119,9 +124,11 @@ class PaSST(nn.Module):
         ------
         CheckpointError    unreadable, or not a frame-wise PaSST of this size
         """
-        tensors, others = module_tensors(read_checkpoint(path), "conv_in_1.weight", path, network=network)
-        load_strict(self, {_our_name(name): tensor for name, tensor in tensors.items()}, path)
-        return others
+        content = read_checkpoint(path)
+        tensors, others = module_tensors(content, "conv_in_1.weight", path, network=network)
+        projection, taken = projection_tensors(self, content, path, network)
+        load_strict(self, {_our_name(name): tensor for name, tensor in tensors.items()} | projection, path)
+        return [name for name in others if name not in taken]
 
 
 class _Patches(nn.Module):

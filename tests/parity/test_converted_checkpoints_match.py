@@ -11,9 +11,9 @@ from vectors import find_vectors
 from sedflow.checkpoints import identify
 from sedflow.cli import commands
 from sedflow.convert import convert
-from sedflow.detector import Detector, build_encoder
+from sedflow.detector import Detector, build_detector, build_encoder
 from sedflow.encoders.mobilenet import MobileNet
-from sedflow.specification import load_detector
+from sedflow.specification import load_detector, save_encoder
 from sedflow.weights import CheckpointError
 
 SYSTEMS = {
@@ -173,6 +173,90 @@ def test_a_baselines_checkpoint_becomes_both_its_networks(tmp_path):
         assert specification.classes[3] == "sound 3"
         expected = network.eval()(waveform, {}, 31).strong
         torch.testing.assert_close(loaded(waveform, {}, 31).strong, expected)
+
+
+def cpjku_file(path, transformer):
+    """A stage's file of CP-JKU, and its networks."""
+    specs = [{"name": "cnn", "gate": "cg", "scale": "symmetric"}, transformer]
+    options = {"frame_rate": 15.625, "pooling": "attention", "merge_dim": 8}
+    options |= {"match": "average" if transformer["name"] == "atst" else "nearest"}
+    state, networks = {}, {}
+    for number, role in enumerate(("student", "teacher")):
+        torch.manual_seed(number)
+        encoders = {spec["name"]: build_encoder(spec) for spec in specs}
+        networks[role] = network = Detector(encoders, {"name": "bigru", "width": 8, "layers": 2}, 27, **options)
+        for parameter in network.parameters():
+            parameter.data += 0.02 * torch.randn_like(parameter)
+        state |= {f"{role}.{_cpjku_name(name)}": tensor for name, tensor in network.state_dict().items()}
+    plain = {role: {n.removeprefix(f"{role}."): t for n, t in state.items() if n.startswith(role)} for role in networks}
+    torch.save({"state_dict": state | {"mel.window": torch.ones(4)}, **plain}, path)
+    return networks
+
+
+def _cpjku_name(name):
+    kind, _, rest = name.partition(".")
+    if kind == "encoders" and rest.startswith("cnn."):
+        _, _, block, part, last = rest.split(".", 4)
+        return f"cnn.cnn.{ {**OF_A_BLOCK, 'gate': 'cg'}[part] }{block}.{last}"
+    if kind == "encoders":
+        rest = rest.partition(".")[2]
+        if rest.startswith("embedding.patch_embed."):
+            return "as_model.model.patch_embed." + rest.removeprefix("embedding.")
+        for ours in ("embedding.patches.", "embedding.positions.", "embedding."):
+            rest = rest.removeprefix(ours)
+        projected = rest.startswith("projection.")
+        return f"as_model.{rest.replace('projection', 'head_linear_layer') if projected else 'model.' + rest}"
+    parts = {"gru.": "rnn.rnn.", "strong.": "dense.", "weak.": "dense_softmax."}
+    if kind == "merge":
+        return f"cat_tf.{rest}"
+    ours = next(part for part in parts if rest.startswith(part))
+    return rest.replace(ours, parts[ours], 1)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["atst", "passt"])
+def test_cpjkus_checkpoint_becomes_both_its_networks_with_their_projections(name, tmp_path):
+    transformer = {"name": name, "dim": 64, "depth": 1, "heads": 1, "projection": 20}
+    path, out = tmp_path / "stage2.ckpt", tmp_path / "cpjku.safetensors"
+    networks = cpjku_file(path, transformer)
+    assert identify(path).system == "CP-JKU DCASE 2024" and identify(path).encoders[1]["projection"] == 20
+    convert(path, out)
+    waveform = 0.1 * torch.randn(1, 32_000)
+    for role, network in networks.items():
+        loaded, specification = load_detector(out, role)
+        assert specification.detector["match"] == ("average" if name == "atst" else "nearest")
+        found, expected = loaded(waveform, {}, 32), network.eval()(waveform, {}, 32)
+        torch.testing.assert_close(found.strong, expected.strong)
+        torch.testing.assert_close(found.weak, expected.weak)
+        projection = loaded.encoders[name].projection
+        assert torch.equal(projection.weight, network.encoders[name].projection.weight)
+        assert not projection.weight.requires_grad
+        left = loaded.encoders[name].load_official(path, network=role)
+        assert f"{role}.as_model.head_linear_layer.weight" not in left
+        assert f"{role}.dense.weight" in left
+
+
+def test_a_projection_that_a_file_lacks_stays_as_it_was_drawn(tmp_path):
+    spec = {"name": "atst", "dim": 16, "depth": 1, "heads": 2}
+    save_encoder(tmp_path / "atst.safetensors", build_encoder(spec), spec, "test")
+    one, two = (build_encoder(spec | {"projection": 5}, tmp_path / "atst.safetensors") for _ in range(2))
+    assert torch.equal(one.projection.weight, two.projection.weight) and one.projection.weight.std() > 0
+    assert one(torch.randn(1, 16_000)).shape == (1, 25, 5) and one.dim == 5
+    assert {id(p) for layer in one.layers() for p in layer.parameters() if p.requires_grad} == {
+        id(p) for p in one.parameters() if p.requires_grad
+    }
+
+
+def test_cpjkus_parameters_are_the_published_ones():
+    crnn = [{"name": "cnn", "gate": "cg"}, {"name": "atst", "depth": 1, "projection": 527}]
+    settings = {"sequence": {"name": "bigru", "width": 256, "layers": 2}, "frame_rate": 15.625, "merge_dim": 256}
+    for encoders, published in ((crnn, 2_780_550), ([crnn[0], {"name": "beats", "depth": 1}], 2_842_246)):
+        detector = build_detector({**settings, "encoders": encoders, "pooling": "attention"}, 27)
+        transformer = detector.encoders[encoders[1]["name"]]
+        own = sum(p.numel() for p in detector.parameters()) - sum(p.numel() for p in transformer.parameters())
+        assert own == published
+        if encoders is crnn:
+            assert sum(p.numel() for p in transformer.projection.parameters()) == 405_263
 
 
 def test_wrong_class_names_and_other_files_are_refused(tmp_path):
