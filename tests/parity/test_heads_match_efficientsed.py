@@ -103,6 +103,7 @@ def check(vectors, case, frames, given=""):
 
 @torch.no_grad()
 def test_from_recorded_embeddings(all_vectors):
+    assert all(vectors.inputs("/wave") | vectors.inputs("_in_frames") for vectors in all_vectors)
     for vectors in all_vectors:
         for case in vectors.inputs("/wave"):
             check(vectors, case, vectors.output(f"{case}/frames"), "_given_mel")
@@ -113,6 +114,7 @@ def test_from_recorded_embeddings(all_vectors):
 
 @torch.no_grad()
 def test_from_waveforms(all_vectors, tmp_path):
+    assert all(vectors.inputs("/wave") for vectors in all_vectors)
     for vectors in all_vectors:
         encoder = MobileNet(width=vectors.config["width_mult"]).eval()
         encoder.load_official(vectors.save_weights(tmp_path))

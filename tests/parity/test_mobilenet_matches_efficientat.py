@@ -56,6 +56,7 @@ def check(vectors, case, kind, actual, given_mel=False):
 
 @torch.no_grad()
 def test_mel_and_framewise_embeddings(all_vectors, mirror_dir):
+    assert all(vectors.inputs("/wave") for vectors in all_vectors)
     for vectors in all_vectors:
         encoder, _ = loaded(mirror_dir / "weights" / vectors.about["checkpoint"], "framewise")
         for case, waveform in vectors.inputs("/wave").items():

@@ -306,6 +306,10 @@ def test_what_cannot_work_is_refused_when_the_page_is_checked(wrong, message):
 
 def test_what_a_cache_allows_passes():
     allowed = [{"name": "frame_shift"}, {"name": "mixup"}, {"name": "time_mask"}, {"name": "feature_noise"}]
-    check_system(page(allowed, freeze=["cnn", "atst"]))
-    check_system(page([{"name": "mixup", "on": "spectrum"}, {"name": "freq_warp", "encoders": ["atst"]}]))
-    check_system(page([{"name": "filter_augment", "encoders": ["cnn"]}], freeze=["atst"]))
+    for steps, freeze in (
+        (allowed, ["cnn", "atst"]),
+        ([{"name": "mixup", "on": "spectrum"}, {"name": "freq_warp", "encoders": ["atst"]}], []),
+        ([{"name": "filter_augment", "encoders": ["cnn"]}], ["atst"]),
+    ):
+        (stage,) = check_system(page(steps, freeze=freeze)).stages.values()
+        assert [step["name"] for step in stage.augment] == [step["name"] for step in steps]
