@@ -25,6 +25,7 @@ from sedflow.events import (
     write_weak,
 )
 from sedflow.params import HELD_OUT
+from sedflow.source_checks import warn_of_sources
 
 SUFFIX = ".flac"
 
@@ -42,7 +43,7 @@ def write_shard(folder: Path, shard: int, prepared: Prepared) -> None:
 
 
 def collect(manifests: Path, shards: int, sources: Mapping[str, str], classes: ClassSet) -> dict:
-    """Merge the shards of a corpus and check them.
+    """Merge the shards of a corpus and check them; doubts about its training sources are logged.
 
     Parameters
     ----------
@@ -65,6 +66,7 @@ def collect(manifests: Path, shards: int, sources: Mapping[str, str], classes: C
     for source, kind in sources.items():
         of_source = [clip for clip in clips if clip.source == source]
         _write_source(manifests, source, kind, of_source, strong, weak)
+    warn_of_sources(clips, sources, strong, weak, classes)
     write_clips(manifests / "clips.tsv", clips)
     text = json.dumps(counts, indent=2, sort_keys=True) + "\n"
     (manifests / "leaks.json").write_text(text, encoding="utf-8")

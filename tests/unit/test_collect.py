@@ -3,12 +3,15 @@
 import dataclasses
 import json
 
+import numpy as np
 import pytest
 
 from sedflow import events
+from sedflow.audio import write
 from sedflow.collect import LeakError, collect, write_shard
 from sedflow.corpora import Piece, Prepared, write_pieces
 from sedflow.events import ClassSet, Clip, Event, LabelError
+from sedflow.source_checks import warn_of_sources
 
 CLASSES = ClassSet(("dog", "cat"))
 SOURCES = {
@@ -160,3 +163,45 @@ def test_collecting_twice_gives_the_same_bytes(corpus):
     first = {path.name: path.read_bytes() for path in corpus[0].iterdir() if path.is_file()}
     run(corpus)
     assert first == {path.name: path.read_bytes() for path in corpus[0].iterdir() if path.is_file()}
+
+
+def doubts_about(tmp_path, source, kind, labels, loudness=0.1):
+    """Warnings for clips with these labels; a strong event is (label, onset, offset)."""
+    clips, strong, weak = [], {}, {}
+    for number, of_clip in enumerate(labels):
+        path = tmp_path / f"{number}.flac"
+        write(path, loudness * np.random.default_rng(number).uniform(-1, 1, 8000).astype(np.float32), 16000)
+        clips.append(Clip(path.stem, str(path), 0.5, f"sum {number}", source))
+        if kind == "weak":
+            weak[path.stem] = of_clip
+        else:
+            strong[path.stem] = [Event(onset, offset, label) for label, onset, offset in of_clip]
+    return warn_of_sources(clips, {source: kind}, strong, weak, CLASSES)
+
+
+def test_silent_negatives_are_warned_of_with_their_number(tmp_path, caplog):
+    labels = [("dog",), ("cat",), (), ()]
+    assert doubts_about(tmp_path, "weak", "weak", labels) == []
+    (doubt,) = doubts_about(tmp_path, "weak", "weak", labels, loudness=1e-4)
+    assert "2 of its 2 clips without events are silent" in doubt and "2.flac, 3.flac" in doubt
+    assert caplog.messages == [f"{doubt}"] and doubt.startswith("weak: ")
+
+
+def test_rare_absent_and_ubiquitous_classes_are_warned_of(tmp_path):
+    assert doubts_about(tmp_path, "weak", "weak", [("dog",)] * 10 + [("cat",)]) == [
+        "weak: 'dog' is in 10 of its 11 clips; add clips without it"
+    ]
+    found = doubts_about(tmp_path, "real_strong", "strong", [[("dog", 0, 0.1)]] * 11 + [[("cat", 0, 0.2)]])
+    assert len(found) == 1 and "11 of its 12 clips have 'dog', but 1 'cat'" in found[0]
+    assert doubts_about(tmp_path, "real_strong", "strong", [[("dog", 0, 0.1)]]) == [
+        "real_strong: none of its 1 clips has cat"
+    ]
+    assert doubts_about(tmp_path, "validation", "strong", [[("dog", 0, 0.1)]]) == []
+
+
+def test_mixtures_in_which_nothing_overlaps_are_warned_of(tmp_path):
+    apart, at_once = [("dog", 0.0, 0.2), ("cat", 0.2, 0.4)], [("dog", 0.0, 0.3), ("cat", 0.2, 0.4)]
+    (doubt,) = doubts_about(tmp_path, "synthetic_strong", "strong", [apart, apart, []])
+    assert "none of its 2 clips with several events" in doubt
+    assert doubts_about(tmp_path, "synthetic_strong", "strong", [apart, at_once]) == []
+    assert doubts_about(tmp_path, "real_strong", "strong", [apart]) == []
