@@ -10,9 +10,9 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterable, Mapping
-from pathlib import Path, PurePath
+from pathlib import PurePath
 
-from sedflow.tables import LabelError, read_table, write_table
+from sedflow.tables import LabelError, read_table, read_text, write_table
 
 STRONG_COLUMNS = ("filename", "onset", "offset", "event_label")
 SOFT_COLUMNS = (*STRONG_COLUMNS, "confidence")
@@ -86,7 +86,7 @@ class ClassSet:
     def read(cls, path) -> ClassSet:
         """Read ``data/classes/*.txt``: one label a line, aliases behind it after tabs, ``#`` starts a comment."""
         labels, aliases = [], {}
-        for line in Path(path).read_text(encoding="utf-8-sig").splitlines():
+        for line in read_text(path).splitlines():
             if line.strip() and not line.startswith("#"):
                 label, *others = (part.strip() for part in line.split("\t"))
                 labels.append(label)

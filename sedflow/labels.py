@@ -6,7 +6,7 @@ from pathlib import Path
 
 from sedflow.events import Event, LabelError, clip_id, parse_event, read_events
 from sedflow.recordings import SOUNDS, sounding
-from sedflow.tables import read_table
+from sedflow.tables import read_table, read_text
 
 RAVEN_SUFFIX = ".Table.1.selections.txt"
 RAVEN_LABELS = ("Annotation", "Label", "Species", "Common Name", "Class", "Tags")
@@ -30,7 +30,7 @@ def read_labels(path, sounds: float = SOUNDS) -> dict[str, list[Event]]:
     first = min(path.glob("*.txt"), default=None) if path.is_dir() else path
     if first is None or not first.is_file():
         raise LabelError(f"{path}: no label file there; expected a .tsv, or a file or folder of .txt labels")
-    header = first.read_text(encoding="utf-8-sig").split("\n", 1)[0].rstrip("\r").split("\t")
+    header = read_text(first).split("\n", 1)[0].rstrip("\r").split("\t")
     if RAVEN_TIMES[0] in header:
         return read_raven(path)
     if path.is_dir() or (first.suffix == ".txt" and "filename" not in header):
@@ -49,7 +49,7 @@ def read_audacity(path) -> dict[str, list[Event]]:
     events = {}
     for file in _files(path, ".txt", but=RAVEN_SUFFIX):
         of_clip = []
-        for number, line in enumerate(file.read_text(encoding="utf-8-sig").splitlines(), start=1):
+        for number, line in enumerate(read_text(file).splitlines(), start=1):
             if not line.strip() or line.startswith("\\"):  # a backslash row holds the frequencies of the label before
                 continue
             cells = [cell.strip() for cell in line.split("\t")]
@@ -72,7 +72,7 @@ def read_raven(path, label_column: str | None = None) -> dict[str, list[Event]]:
     """
     events: dict[str, list[Event]] = {}
     for file in _files(path, ".txt"):
-        header = file.read_text(encoding="utf-8-sig").split("\n", 1)[0].rstrip("\r").split("\t")
+        header = read_text(file).split("\n", 1)[0].rstrip("\r").split("\t")
         column = label_column or next((name for name in RAVEN_LABELS if name in header), None)
         if column is None:
             raise LabelError(f"{file}:1: none of the columns {list(RAVEN_LABELS)}; name the one with the class")

@@ -194,6 +194,9 @@ def _read_parquet(path: Path) -> dict[str, Scores]:
         raise ScoreError(
             f"{path}: a score table needs filename, onset, offset, classes and rows; it has {table.column_names}"
         )
+    words = [name for name in (*TIME_COLUMNS, *labels) if table[name].type in ("string", "large_string")]
+    if words:
+        raise ScoreError(f"{path}: the columns {words} hold text, not numbers; write it again with `sedflow score`")
     names = np.asarray(table["filename"].to_pylist(), dtype=object)
     starts = np.flatnonzero(np.r_[True, names[1:] != names[:-1]])
     values = np.stack([table[label].to_numpy() for label in labels], axis=1)
@@ -212,7 +215,13 @@ def _read_parquet(path: Path) -> dict[str, Scores]:
 def _read_tsv(file: Path) -> Scores:
     import pandas as pd
 
-    table = pd.read_csv(file, sep="\t")
+    try:
+        table = pd.read_csv(file, sep="\t", dtype=np.float64, encoding="utf-8-sig")
+        header = file.open(encoding="utf-8-sig").readline().rstrip("\r\n").split("\t")
+    except ValueError as error:  # no header, a row with other cells than it, a cell that is no number, another encoding
+        raise ScoreError(f"{file}: not a table of numbers ({error}); write it again with `sedflow score`") from None
+    if len(set(header)) < len(header):
+        raise ScoreError(f"{file}: a column stands in the header twice: {header}; rename or delete it")
     missing = [name for name in TIME_COLUMNS if name not in table.columns]
     if missing or len(table.columns) < 3 or not len(table):
         raise ScoreError(

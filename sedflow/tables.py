@@ -12,6 +12,18 @@ class LabelError(ValueError):
     """A label file says something impossible; the message names file, row, value and cure."""
 
 
+def read_text(path) -> str:
+    """Read UTF-8 with or without a byte-order mark, lines ended in any way; ``LabelError`` for another encoding."""
+    content = Path(path).read_bytes()
+    try:
+        return content.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
+    except UnicodeDecodeError as error:
+        row = content.count(b"\n", 0, error.start) + 1
+        raise LabelError(
+            f"{path}:{row}: byte 0x{content[error.start]:02x} is not UTF-8; save the file with the encoding UTF-8"
+        ) from None
+
+
 def read_table(path, columns: Iterable[str]) -> list[tuple[int, dict[str, str]]]:
     """Read a TSV with a header; CRLF and a byte-order mark are accepted.
 
@@ -22,11 +34,11 @@ def read_table(path, columns: Iterable[str]) -> list[tuple[int, dict[str, str]]]
 
     Raises
     ------
-    LabelError    empty file, missing column (commas for tabs are named), a row with too many or too few cells
+    LabelError    empty file, another encoding than UTF-8, a column missing (commas for tabs are named) or there twice,
+                  a row with too many cells
     """
     columns = list(columns)
-    text = Path(path).read_text(encoding="utf-8-sig")
-    lines = list(csv.reader(io.StringIO(text), delimiter="\t", quoting=csv.QUOTE_NONE))
+    lines = list(csv.reader(io.StringIO(read_text(path)), delimiter="\t", quoting=csv.QUOTE_NONE))
     if not lines or not any(lines[0]):
         raise LabelError(f"{path}: the file is empty; expected a header line with {columns} separated by tabs")
     header = [cell.strip() for cell in lines[0]]
@@ -34,6 +46,8 @@ def read_table(path, columns: Iterable[str]) -> list[tuple[int, dict[str, str]]]
     if missing:
         hint = "; it looks comma-separated, save it with tabs" if "," in lines[0][0] and len(header) == 1 else ""
         raise LabelError(f"{path}:1: no column {missing[0]!r}, the header has {header}{hint}")
+    if twice := [column for column in columns if header.count(column) > 1]:
+        raise LabelError(f"{path}:1: column {twice[0]!r} stands in the header twice; delete one of them")
     rows = []
     for number, cells in enumerate(lines[1:], start=2):
         if not any(cell.strip() for cell in cells):

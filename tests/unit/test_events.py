@@ -91,11 +91,14 @@ def test_wrong_rows_are_named_with_file_row_and_value(tmp_path, rows, said):
         ("", "the file is empty"),
         ("filename,onset,offset,event_label\na.wav,0,1,dog\n", "comma-separated"),
         ("filename\tonset\toffset\n", "no column 'event_label'"),
+        ("filename\tonset\toffset\tevent_label\tonset\na.wav\t0\t1\tdog\t2\n", ":1: column 'onset' stands .* twice"),
+        ((HEADER + "a.wav\t0\t1\thünd\n").encode("latin-1"), "strong.tsv:2: byte 0xfc is not UTF-8"),
+        (HEADER.encode("utf-16"), "is not UTF-8; save the file"),
     ],
 )
-def test_wrong_headers_are_named(tmp_path, content, said):
+def test_wrong_headers_and_encodings_are_named(tmp_path, content, said):
     path = tmp_path / "strong.tsv"
-    path.write_text(content)
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(LabelError, match=said):
         read_events(path, CLASSES)
 

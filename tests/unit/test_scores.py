@@ -79,6 +79,28 @@ def test_files_that_hold_no_scores_are_named(tmp_path, broken):
         load_scores(path)
 
 
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("", "not a table of numbers"),
+        ("onset\toffset\tdog\n0\t1\thigh\n", "not a table of numbers .*high"),
+        ("onset\toffset\tdog\n0\t1\t1\n1\t2\t1\t1\n", "not a table of numbers .*line 3"),
+        ("onset\toffset\tdog\tdog\n0\t1\t1\t1\n", "stands in the header twice"),
+    ],
+)
+def test_tables_that_are_no_scores_are_named(tmp_path, content, said):
+    (tmp_path / "a.tsv").write_text(content)
+    with pytest.raises(ScoreError, match=rf"a\.tsv: .*{said}"):
+        load_scores(tmp_path)
+
+
+def test_text_in_a_score_column_is_named(tmp_path):
+    table = scores_of().table().assign(filename="a", dog="loud")
+    table.to_parquet(tmp_path / "set.parquet")
+    with pytest.raises(ScoreError, match=r"\['dog'\] hold text"):
+        load_scores(tmp_path / "set.parquet")
+
+
 def test_shapes_that_disagree_are_refused():
     with pytest.raises(ScoreError, match="do not fit"):
         Scores(np.zeros((5, 3)), np.arange(6.0), ("dog", "cat"))
