@@ -63,11 +63,10 @@ def _score_faults(scores, durations):
     lengths = []
     for clip, s in scores.items():
         slack = max(SLACK_SECONDS, float(np.diff(s.edges).max(initial=0.0)))
-        short = (
-            s.seconds < durations[clip] - slack and not np.isneginf(s.values).any()
-        )  # a table of boxes may end early
-        if short or s.seconds > durations[clip] + slack:
-            lengths.append(f"{clip} ({s.seconds:.2f} s scored, {durations[clip]:.2f} s long)")
+        boxes = np.isneginf(s.values).any()  # a table of boxes may begin late and end early
+        short = not boxes and (s.edges[0] > slack or s.seconds < durations[clip] - slack)
+        if short or s.edges[0] < -slack or s.seconds > durations[clip] + slack:
+            lengths.append(f"{clip} ({s.edges[0]:.2f}–{s.seconds:.2f} s scored, {durations[clip]:.2f} s long)")
     return [
         *_fault(odd, f"clips have other classes than {list(classes)}", "Score all clips with one detector"),
         *_fault(broken, "clips have NaN scores", "Score them again"),

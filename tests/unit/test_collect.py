@@ -74,6 +74,15 @@ def test_each_source_gets_the_table_of_its_kind(corpus):
     assert counts["clips"] == {"test": 2, "train": 8, "validation": 2}
 
 
+def test_events_of_one_class_that_overlap_are_judged_as_one(corpus):
+    twice = [Event(1.0, 3.0, "dog"), Event(2.0, 4.0, "dog"), Event(2.0, 4.0, "cat")]
+    for clip in ("test_1", "synthetic_strong_1"):
+        corpus[1][1].strong[clip] = twice
+    run(corpus)
+    assert events.read_events(corpus[0] / "test.tsv")["test_1"] == [Event(1.0, 4.0, "dog"), Event(2.0, 4.0, "cat")]
+    assert events.read_events(corpus[0] / "synthetic_strong.tsv")["synthetic_strong_1"] == sorted(twice)
+
+
 def test_soft_labels_keep_their_confidences_and_others_have_none(corpus):
     run(corpus)
     soft = events.read_events(corpus[0] / "soft.tsv", CLASSES, needs_confidence=True)

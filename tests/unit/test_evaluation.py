@@ -193,6 +193,12 @@ def _other_classes(given):
     given["scores"]["clip03"] = dataclasses.replace(given["scores"]["clip03"], classes=("dog", "cow"))
 
 
+def _late(given):
+    scores = given["scores"]["clip04"]
+    given["scores"]["clip04"] = dataclasses.replace(scores, edges=scores.edges + 2)
+    given["durations"]["clip04"] = 12.0
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -202,8 +208,9 @@ def _other_classes(given):
         (lambda g: g["durations"].clear(), "durations is empty"),
         (_nan, "NaN scores: clip00"),
         (_other_classes, "1 clips have other classes .*clip03"),
-        (lambda g: g["durations"].update(clip01=7.0), r"another length: clip01 \(10.00 s scored, 7.00 s long\)"),
+        (lambda g: g["durations"].update(clip01=7.0), r"another length: clip01 \(0.00–10.00 s scored, 7.00 s long\)"),
         (lambda g: g["durations"].update(clip01=70.0), "another length: clip01"),
+        (_late, r"another length: clip04 \(2.00–12.00 s scored, 12.00 s long"),
         (lambda g: g["truth"].update(clip02=[Event(1, 2, "cow")]), "labels outside .*clip02 1.000–2.000 cow"),
         (lambda g: g["truth"].update(clip02=[Event(2, 1, "dog")]), "do not last"),
         (lambda g: g["truth"].update(clip02=[Event(9, 11, "dog")]), "end behind their clip: clip02 9.000–11.000 dog"),
