@@ -45,7 +45,7 @@ def evaluate(  # noqa: PLR0913
     classes: Annotated[str | None, typer.Option(help="judge these only: a file of data/classes, or a,b,c")] = None,
     drop_silent_clips: Annotated[bool, typer.Option(help="leave out clips without events")] = False,
     psds: Annotated[list[str], typer.Option(help="one more: name:dtc=0.5,gtc=0.5,max_efpr=50")] = [],  # noqa: B006
-    intervals: Annotated[int, typer.Option(help="bootstrap draws for confidence intervals, say 1000")] = 0,
+    intervals: Annotated[int, typer.Option(min=0, help="bootstrap draws for confidence intervals, say 1000")] = 0,
     clips: Annotated[Path | None, typer.Option(help="clips.tsv: clips of one recording are drawn together")] = None,
     windows: Annotated[bool, typer.Option(help="join windows <recording>-<onset>-<offset> first (MAESTRO)")] = False,
     out: Annotated[Path | None, typer.Option(help="metrics.json")] = None,
@@ -70,7 +70,7 @@ def compare(
     truth: Annotated[Path | None, typer.Option(help="true events, where there are no manifests")] = None,
     durations: Annotated[Path | None, typer.Option(help="TSV: filename duration; else as long as scored")] = None,
     split: Literal["test", "validation"] = "test",
-    draws: Annotated[int, typer.Option(help="of the bootstrap over recordings")] = 1000,
+    draws: Annotated[int, typer.Option(min=1, help="of the bootstrap over recordings")] = 1000,
     out: Annotated[Path | None, typer.Option(help="page.html or table.json")] = None,
 ):
     """Judge SYSTEMS on the same clips, and say which differences to the first are significant."""
@@ -95,11 +95,11 @@ def detect(
     format: Literal["tsv", "json", "audacity", "raven", "picture"] = "tsv",
 ):
     """Find the events in a recording of any rate and length."""
-    from sedflow.detections import draw_recording, write_detections
+    from sedflow.detections import PICTURES, draw_recording, write_detections
     from sedflow.inference import detect
 
-    if format == "picture" and out is None:
-        raise typer.BadParameter("a picture needs --out, a .png, .svg or .pdf")
+    if format == "picture" and (out is None or out.suffix not in PICTURES):
+        raise typer.BadParameter(f"a picture needs --out, a file that ends in one of {', '.join(PICTURES)}")
     events = detect(audio, checkpoint)
     if format == "picture":
         return draw_recording(out, audio, events)

@@ -19,6 +19,7 @@ from sedflow.tables import write_table
 
 DEFAULT_THRESHOLD = 0.5
 FORMATS = ("tsv", "json", "audacity", "raven")
+PICTURES = (".png", ".svg", ".pdf")
 
 
 def detect_events(
@@ -113,7 +114,7 @@ def draw_detections(
 
     Parameters
     ----------
-    path : Path    ``.png``, ``.svg`` or ``.pdf``; without an ending ``.png``
+    path : Path    a file that ends in one of ``PICTURES``
     samples : (samples,) float    mono
     """
     from matplotlib.figure import Figure

@@ -164,6 +164,8 @@ def print_summary(path: Path) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    if not Path(path).is_file():
+        raise RunError(f"{path}: no such report; make it with `snakemake {Path(path).parent.parent.name}`")
     summary = json.loads(Path(path).read_text(encoding="utf-8"))
     order, published = summary.pop("order"), summary.pop("published", {})
     shown = ("psds1", "psds2", "collar_f1_at_0.5")

@@ -69,19 +69,23 @@ def read_metadata(path: Path) -> dict:
 
     Raises
     ------
-    CheckpointError    no such file, or not a safetensors file
+    CheckpointError    no such file, not a safetensors file, damaged, or its specification is none
     """
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(str(path), "pt") as file:
-            return json.loads((file.metadata() or {}).get("specification", "{}"))
+            told = json.loads((file.metadata() or {}).get("specification", "{}"))
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no such checkpoint") from None
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(
-            f"{path}: not a detector of sedflow ({error}); `sedflow convert` makes one of an official file"
-        ) from None
+        cure = "copy or make it again" if Path(path).suffix == ".safetensors" else "`sedflow convert` makes a detector"
+        raise CheckpointError(f"{path}: not a detector of sedflow, or damaged ({error}); {cure}") from None
+    except json.JSONDecodeError as error:
+        raise CheckpointError(f"{path}: its specification is not JSON ({error}); copy or make it again") from None
+    if not isinstance(told, dict):
+        raise CheckpointError(f"{path}: its specification is a {type(told).__name__}, not a table of settings")
+    return told
 
 
 def read_specification(path: Path) -> Specification:

@@ -53,7 +53,7 @@ def test_every_import_of_ours_stands_in_the_command_that_needs_it():
         (["download", '{"name": "dmeo"}', "--out", "raw"], "did you mean 'demo'"),
         (["weights", "mn05_as", "--out", "w.pt"], "mn05_as"),
         (["inspect", "nowhere.safetensors"], "nowhere.safetensors"),
-        (["summary", "nowhere"], "nowhere"),
+        (["summary", "nowhere"], "make it with `snakemake nowhere`"),
     ],
 )
 def test_a_foreseen_error_is_one_message_without_a_traceback(words, said, tmp_path, monkeypatch):
@@ -69,6 +69,19 @@ def test_debugging_shows_the_traceback(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(Path(cli.__file__).parents[1]))
     assert "Traceback" in run("inspect", "nowhere.safetensors", SEDFLOW_DEBUG="1").stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["evaluate", "s", "t.tsv", "--intervals", "-1"], "--intervals"),
+        (["compare", "a", "b", "--draws", "0"], "--draws"),
+        (["detect", "a.wav", "--checkpoint", "c", "--format", "picture", "--out", "a.txt"], ".png, .svg, .pdf"),
+    ],
+)
+def test_options_that_cannot_be_are_refused_before_anything_is_read(words, said):
+    done = run(*words)
+    assert done.returncode == 2 and said in done.stderr
 
 
 def test_settings_that_are_no_json_are_refused():

@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from sedflow.detector import Detector, build_detector
 from sedflow.plugins import SettingsError
@@ -168,6 +169,10 @@ def test_files_that_are_no_detector_are_refused(tmp_path, detector):
     (tmp_path / "cut.safetensors").write_bytes(whole.read_bytes()[:-1000])
     with pytest.raises(CheckpointError, match="not a detector of sedflow"):
         read_specification(tmp_path / "cut.safetensors")
+    for told, said in (("{no", "is not JSON"), ("[1]", "is a list")):
+        save_file({"a": torch.zeros(1)}, tmp_path / "odd.safetensors", metadata={"specification": told})
+        with pytest.raises(CheckpointError, match=f"odd.safetensors: its specification {said}"):
+            read_specification(tmp_path / "odd.safetensors")
 
 
 def test_equal_detectors_make_equal_bytes(detector, tmp_path):
