@@ -12,8 +12,6 @@ from pathlib import Path
 
 import numpy as np
 
-# part of every feature cache key: another resampler makes other features
-RESAMPLER = "soxr-HQ"
 _BLOCK = 1 << 16  # samples decoded at a time
 _REPAIR = "keep what is there with `ffmpeg -i in.wav -c:a flac out.flac`"
 FULL_SCALE = 32767 / 32768  # largest positive 16-bit sample

@@ -19,9 +19,9 @@ from sedflow.audio import sha256
 from sedflow.events import Clip, read_events, read_weak
 from sedflow.figures import Axis, Line, heatmap, line_chart
 from sedflow.mistakes import cooccurrence
+from sedflow.params import HELD_OUT
 from sedflow.runs import NETWORKS, RunFolder
 
-HELD_OUT = ("validation", "test")
 PACKAGES = ("torch", "lightning", "numpy", "scaper", "librosa", "soundfile", "sed_scores_eval", "snakemake", "dvc")
 WATTS_PER_CORE = 10
 NETWORK_STYLES = {"student": "s0", "teacher": "s1", "the run": "s3"}
