@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 _BLOCK = 1 << 16  # samples decoded at a time
+_TRAILER = 1 << 12  # bytes behind the audio that nobody wonders at
 _REPAIR = "keep what is there with `ffmpeg -i in.wav -c:a flac out.flac`"
 FULL_SCALE = 32767 / 32768  # largest positive 16-bit sample
 
@@ -145,7 +146,7 @@ def _opened(path):
 
 
 def _missing_end(path: Path) -> str:
-    """What shows that a WAV or Ogg file is cut short; libsndfile reads both without a word up to where they end."""
+    """What shows that a WAV or Ogg file is cut short or has more audio than it says; libsndfile reads on in silence."""
     with path.open("rb") as file:
         magic = file.read(12)
         size = path.stat().st_size
@@ -155,6 +156,10 @@ def _missing_end(path: Path) -> str:
                 if head[:4] == b"data":
                     left = size - file.tell()
                     unknown = length in (0, 0x7FFFFFFF, 0xFFFFFFFF)  # written by a stream that could not go back
+                    file.seek(min(length + length % 2, left), 1)
+                    names_chunk = all(32 <= byte < 127 for byte in file.read(4))
+                    if left > 2 * length + _TRAILER and not unknown and not names_chunk:
+                        return f"the header promises {length} bytes of audio, {left} are there"
                     return (
                         ""
                         if unknown or length <= left

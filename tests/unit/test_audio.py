@@ -115,6 +115,22 @@ def test_a_wav_header_that_lies_is_named(tmp_path, tone):
         audio.info(tmp_path / "lie.wav")
 
 
+def test_a_wav_header_that_hides_most_of_the_audio_is_named(tmp_path, tone):
+    path = tmp_path / "lie.wav"
+    soundfile.write(path, tone, RATE, subtype="PCM_16")
+    data = bytearray(path.read_bytes())
+    promised, audible = 1000, len(data) - 44
+    data[40:44] = promised.to_bytes(4, "little")
+    path.write_bytes(data[:44] + b"\x81" * promised + data[44 + promised :])
+    with pytest.raises(
+        AudioError, match=rf"lie\.wav: the header promises {promised} bytes of audio, {audible} are there"
+    ):
+        audio.info(path)
+    comment = b"LIST" + (audible - promised - 8).to_bytes(4, "little")
+    path.write_bytes(data[: 44 + promised] + comment + bytes(audible - promised - 8))
+    assert audio.info(path).samples == promised // 2
+
+
 def test_a_flac_header_that_lies_is_named(tmp_path, tone):
     soundfile.write(tmp_path / "lie.flac", tone, RATE)
     data = bytearray((tmp_path / "lie.flac").read_bytes())
