@@ -82,6 +82,11 @@ class Folder:
         self.path = Path(path)
         self.sample_rate, self.seconds = sample_rate, seconds
         self.shards, self.seed, self.allow_missing = shards, seed, allow_missing
+        for setting in ("sample_rate", "seconds", "shards"):
+            if not getattr(self, setting) > 0:
+                raise LabelError(
+                    f"{path}: {setting} of the folder corpus is {getattr(self, setting)}, it must be above 0"
+                )
         if not self.path.is_dir():
             raise LabelError(f"{path}: no such folder; set `path` of the folder corpus to your recordings")
         given = {"strong": strong, "weak": weak, "unlabeled": unlabeled, "validation": validation, "test": test}

@@ -400,6 +400,8 @@ def test_long_recordings_with_weak_labels_are_refused(own, tmp_path):
         ({"validation_share": 0.0}, "cannot split validation off 10 recordings"),
         ({"test_share": 0.99}, "cannot split test off"),
         ({"classes": ["dog", "cat", "dog"]}, "twice in it"),
+        ({"seconds": 0.0}, "seconds of the folder corpus is 0.0, it must be above 0"),
+        ({"shards": 0}, "shards of the folder corpus is 0"),
     ],
 )
 def test_folder_settings_that_make_no_sense_are_refused(own, settings, message):
