@@ -100,10 +100,6 @@ class Batch:
         """Row numbers of a source."""
         return torch.tensor([k for k, name in enumerate(self.sources) if name == source], dtype=torch.long)
 
-    def rows_of_kind(self, *kinds: str) -> Tensor:
-        """Row numbers with these kinds of labels."""
-        return torch.tensor([k for k, kind in enumerate(self.kinds) if kind in kinds], dtype=torch.long)
-
     def replace(self, **changes) -> Batch:
         """A copy with some fields changed."""
         return dataclasses.replace(self, **changes)
