@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -16,6 +17,9 @@ from sedflow.events import ClassSet, Event, read_clips, read_durations
 from sedflow.labels import read_labels
 from sedflow.psds import Criteria
 from sedflow.scores import Scores, load_scores
+
+
+log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +49,8 @@ class Files:
         EvaluationError    durations are needed and not given
         """
         scores, truth = load_scores(self.scores), read_labels(self.truth)
+        if silent := len(scores.keys() - truth.keys()):
+            log.warning("%d of %d scored clips have no row in %s and count as silent", silent, len(scores), self.truth)
         durations = read_durations(self.durations) if self.durations else _durations_of(scores, self.scores)
         if self.windows:
             truth = recordings.join_truth(truth) if truth and recordings.are_windows(truth) else truth

@@ -49,6 +49,14 @@ def test_every_format_gives_the_same_metrics(folder, scores, truth):
     assert found["clips"] == 12
 
 
+def test_clips_without_a_row_in_the_truth_are_counted(folder, caplog):
+    rows = (folder / "truth.tsv").read_text().splitlines()
+    (folder / "truth.tsv").write_text("\n".join(row for row in rows if not row.startswith(("c1\t", "c1.wav\t"))) + "\n")
+    Files(folder / "scores.parquet", folder / "truth.tsv").read()
+    said = [record.getMessage() for record in caplog.records]
+    assert any("of 12 scored clips have no row in" in message for message in said)
+
+
 def test_boxes_need_durations_since_they_may_end_early(folder):
     boxes = {"a": Scores(np.array([[-np.inf, 0.2], [0.7, -np.inf]]), np.array([0, 1.0, 2.0]), CLASSES)}
     save_scores(folder / "boxes.parquet", boxes)
