@@ -18,7 +18,6 @@ from sedflow.labels import read_labels
 from sedflow.psds import Criteria
 from sedflow.scores import Scores, load_scores
 
-
 log = logging.getLogger(__name__)
 
 
