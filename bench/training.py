@@ -105,7 +105,7 @@ def frozen(folder):
     runs = {usual: Run(detector, stage, usual) for usual in (False, True)}
 
     def ours():
-        read = torch.from_numpy(cache.read([clips[k].id for k in chosen])).float()
+        read = torch.from_numpy(cache.read([clips[k].id for k in chosen]))
         return runs[False](batch_of(stage, None, {"mobilenet": read}))
 
     def usual():

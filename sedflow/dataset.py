@@ -181,7 +181,7 @@ class ClipSet:
         waveform = None
         if self.sample_rate is not None:
             waveform = torch.from_numpy(np.stack([self._waveform(clip) for clip in clips]))
-        embeddings = {name: torch.from_numpy(cache.read(ids)).float() for name, cache in self.caches.items()}
+        embeddings = {name: torch.from_numpy(cache.read(ids)) for name, cache in self.caches.items()}
         inputs = Inputs(waveform, embeddings)
         strong = np.stack([self._strong(clip, kind) for clip, kind in zip(clips, kinds, strict=True)])
         weak = np.stack([self._weak(clip, kind) for clip, kind in zip(clips, kinds, strict=True)])

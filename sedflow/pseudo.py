@@ -68,6 +68,5 @@ class PseudoLabels:
         probabilities = np.zeros((len(ids), frames, len(self._columns)), dtype=np.float32)
         if has_pseudo.any():
             logits = self._cache.read([clip for clip in ids if clip in self])[:, :frames, self._columns]
-            logits = logits.astype(np.float32)
             probabilities[has_pseudo, : logits.shape[1]] = 0.5 * (1 + np.tanh(0.5 * logits))
         return probabilities, has_pseudo
