@@ -12,6 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
+from sedflow.files import replacing
+
 _BLOCK = 1 << 16  # samples decoded at a time
 _TRAILER = 1 << 12  # bytes behind the audio that nobody wonders at
 _REPAIR = "keep what is there with `ffmpeg -i in.wav -c:a flac out.flac`"
@@ -106,13 +108,11 @@ def write(path, waveform: np.ndarray, sample_rate: int) -> None:
         raise AudioError(
             f"{path}: refusing to write clipped audio, its peak is {peak:.3f}; lower the level before writing"
         )
-    path.parent.mkdir(parents=True, exist_ok=True)
     # through memory: libsndfile does not tell when the disk is full while it closes a file
     encoded = io.BytesIO()
     soundfile.write(encoded, np.clip(waveform, -1, FULL_SCALE), sample_rate, format="FLAC", subtype="PCM_16")
-    unfinished = path.with_name(path.name + ".part")
-    unfinished.write_bytes(encoded.getbuffer())
-    unfinished.replace(path)
+    with replacing(path) as unfinished:
+        unfinished.write_bytes(encoded.getbuffer())
 
 
 def sha256(path) -> str:

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-from sedflow import bootstrap, judge
+from sedflow import bootstrap, files, judge
 from sedflow.comparison import Contender, compare, comparison_table, contenders, corpus_of
 from sedflow.events import read_clips
 from sedflow.judge_files import Files, bar, processors
@@ -61,7 +61,7 @@ def compare_files(paths: Sequence[Path], clips: Clips, draws: int, out: Path | N
     on = f"{clips.split}; {draws} draws of {bootstrap.drawn(tuple(durations), known)}"
     print_comparison(rows, f"{len(durations)} clips, {on}")
     if out is not None and out.suffix == ".json":
-        judge.write_json(out, {"systems": rows, "draws": draws, "drawn": bootstrap.drawn(tuple(durations), known)})
+        files.write_json(out, {"systems": rows, "draws": draws, "drawn": bootstrap.drawn(tuple(durations), known)})
     elif out is not None:
         from sedflow.comparison_page import write_comparison_page
 

@@ -12,7 +12,8 @@ from sedflow.comparison import Contender, ScoreSet, cell_lines, stars
 from sedflow.evaluation import psd_roc
 from sedflow.events import Event
 from sedflow.figures import Axis, Line, interval_chart, line_chart
-from sedflow.html_page import render, write_text
+from sedflow.files import write_text
+from sedflow.html_page import render
 from sedflow.runs import RunError
 
 STYLES = ("s1", "s2", "s3", "s4", "s5", "s0")

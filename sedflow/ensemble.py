@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from sedflow.events import Clip, LabelError, read_clips
+from sedflow.files import replacing, write_text
 from sedflow.frames import FrameGrid
 
 CHUNK = 64  # clips held in memory at a time
@@ -107,8 +108,12 @@ def average_logits(members: list[Path], out: Path) -> None:
 def write_logits(out: Path, index: dict, parts: Iterable[np.ndarray]) -> None:
     """Write logits part by part, the array before its index: without an index a shard does not count."""
     out = Path(out)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = out.with_name(out.name + ".part")
+    with replacing(out) as unfinished:
+        _write_array(unfinished, index, parts, out)
+    write_text(out.with_suffix(".json"), json.dumps(index, indent=0, sort_keys=True) + "\n")
+
+
+def _write_array(unfinished: Path, index: dict, parts: Iterable[np.ndarray], out: Path) -> None:
     array = np.lib.format.open_memmap(unfinished, mode="w+", dtype=np.float16, shape=tuple(index["shape"]))
     start = 0
     for part in parts:
@@ -118,7 +123,3 @@ def write_logits(out: Path, index: dict, parts: Iterable[np.ndarray]) -> None:
         array[start : start + len(part)] = part.clip(-LARGEST, LARGEST)
         start += len(part)
     array.flush()
-    unfinished.replace(out)
-    unfinished = out.with_suffix(".json.part")
-    unfinished.write_text(json.dumps(index, indent=0, sort_keys=True) + "\n", encoding="utf-8")
-    unfinished.replace(out.with_suffix(".json"))

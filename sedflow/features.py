@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from sedflow.events import Clip, read_clips
+from sedflow.files import replacing, write_text
 from sedflow.memory import keep_pages
 
 
@@ -89,15 +90,10 @@ def extract(  # noqa: PLR0913 (one rule's inputs)
 def write_shard(out: Path, clips: list[Clip], embeddings: np.ndarray, frame_rate: float) -> None:
     """Write a shard, the array before its index: without an index a shard does not count."""
     out = Path(out)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = out.with_name(out.name + ".part")
-    with unfinished.open("wb") as file:
+    with replacing(out) as unfinished, unfinished.open("wb") as file:
         np.save(file, embeddings)
-    unfinished.replace(out)
     index = {"clips": [[clip.id, clip.sha256] for clip in clips], "frame_rate": frame_rate, "shape": embeddings.shape}
-    unfinished = out.with_suffix(".json.part")
-    unfinished.write_text(json.dumps(index, indent=0), encoding="utf-8")
-    unfinished.replace(out.with_suffix(".json"))
+    write_text(out.with_suffix(".json"), json.dumps(index, indent=0))
 
 
 class Cache:

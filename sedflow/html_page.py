@@ -24,10 +24,3 @@ def render(template: str, context: dict) -> str:
         markupsafe.Markup((PACKAGE / f"report_page.{kind}").read_text(encoding="utf-8")) for kind in ("css", "js")
     )
     return templates.get_template(template).render(context | data | {"css": css, "javascript": javascript})
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write through a temporary name, so that a reader never sees half a page."""
-    unfinished = path.with_name(path.name + ".part")
-    unfinished.write_text(text, encoding="utf-8")
-    unfinished.replace(path)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -124,14 +123,6 @@ def intervals(folder: Path, scores: Mapping[str, Scores], truth: Truth, duration
     known = bootstrap.recordings_of(read_clips(Path(folder) / "clips.tsv"))
     found = bootstrap.intervals(judged, samples=DRAWS, recordings=known) if judged.classes else {}
     return {"metrics": found, "draws": DRAWS, "drawn": bootstrap.drawn(judged.clips, known)}
-
-
-def write_json(path: Path, content: Mapping) -> None:
-    """Write sorted JSON through a temporary name."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(path.name + ".part")
-    unfinished.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    unfinished.replace(path)
 
 
 def _by_network(paths: Sequence[Path], split: str, folders: Sequence[Path]) -> dict[str, dict[str, Scores]]:

@@ -9,7 +9,8 @@ from pathlib import Path
 import sedflow
 from sedflow.clip_cards import Study
 from sedflow.events import read_clips, write_table
-from sedflow.html_page import render, write_text
+from sedflow.files import write_text
+from sedflow.html_page import render
 from sedflow.judge import DRAWS, corpora_with
 from sedflow.report_findings import (
     SPLIT,

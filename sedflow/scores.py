@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from sedflow.events import clip_id
+from sedflow.files import replacing
 
 TIME_COLUMNS = ("onset", "offset")
 
@@ -113,10 +114,8 @@ def save_scores(path, scores: Mapping[str, Scores]) -> None:
     }
     table = pa.table(columns | {label: values[:, k] for k, label in enumerate(classes)})
     table = table.replace_schema_metadata({"sedflow": json.dumps({"classes": list(classes)})})
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(path.name + ".part")
-    pq.write_table(table, unfinished, compression="zstd")
-    unfinished.replace(path)
+    with replacing(path) as unfinished:
+        pq.write_table(table, unfinished, compression="zstd")
 
 
 def load_scores(path) -> dict[str, Scores]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import sedflow
 from sedflow.detector import Detector, build_detector
+from sedflow.files import replacing
 from sedflow.weights import CONVERTED, CheckpointError, load_strict
 
 
@@ -45,7 +46,8 @@ def save_detectors(path: Path, networks: dict[str, Detector], specification: Spe
         for key, value in network.state_dict().items()
     }
     metadata = {"specification": json.dumps(dataclasses.asdict(specification), sort_keys=True)}
-    _write(path, save(tensors, metadata))
+    with replacing(path) as unfinished:
+        unfinished.write_bytes(save(tensors, metadata))
 
 
 def save_encoder(path: Path, encoder, settings: dict, origin: str) -> None:
@@ -54,14 +56,8 @@ def save_encoder(path: Path, encoder, settings: dict, origin: str) -> None:
 
     tensors = {CONVERTED + name: tensor.detach().contiguous().clone() for name, tensor in encoder.state_dict().items()}
     told = {"encoder": settings, "origin": origin, "version": sedflow.__version__}
-    _write(Path(path), save(tensors, {"specification": json.dumps(told, sort_keys=True)}))
-
-
-def _write(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(path.name + ".part")
-    unfinished.write_bytes(content)
-    unfinished.replace(path)
+    with replacing(path) as unfinished:
+        unfinished.write_bytes(save(tensors, {"specification": json.dumps(told, sort_keys=True)}))
 
 
 def read_metadata(path: Path) -> dict:

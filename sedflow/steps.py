@@ -159,9 +159,9 @@ def tune(
     scores: list[Path], settings: Annotated[dict, typer.Option(parser=json.loads)], manifests: Manifests, out: Out
 ):
     """Tune post-processing on validation scores, and choose between student and teacher."""
-    from sedflow import judge
+    from sedflow import files, judge
 
-    judge.write_json(out, judge.tune(scores, manifests, settings["postprocess"], settings["objective"]))
+    files.write_json(out, judge.tune(scores, manifests, settings["postprocess"], settings["objective"]))
 
 
 @steps.command()
@@ -173,11 +173,11 @@ def evaluate_run(
     out: Out,
 ):
     """Judge test scores of a run's networks, before and after the post-processing that was tuned for them."""
-    from sedflow import judge
+    from sedflow import files, judge
 
     metrics, curves = judge.evaluate(scores, manifests, json.loads(postprocess.read_text(encoding="utf-8")))
-    judge.write_json(roc, curves)
-    judge.write_json(out, metrics)
+    files.write_json(roc, curves)
+    files.write_json(out, metrics)
 
 
 @steps.command()

@@ -17,6 +17,7 @@ import numpy as np
 from sedflow import audio, compat
 from sedflow.corpora import Piece, Prepared
 from sedflow.events import Clip, Event, merge_events
+from sedflow.files import write_text
 
 # sox clips at 1: a piece keeps room for the overshoot of pitch shifting. Scaper sets the level anyway.
 PIECE_PEAK = 0.5
@@ -277,6 +278,4 @@ def _generate(background: Piece, source_time: float, drawn, recipe: Recipe):
 def _save_jams(jam, path: Path, source: str, redrawn: int) -> None:
     jam.annotations[0].sandbox.scaper.soundscape_audio_path = path.name
     jam.sandbox.sedflow = {"source": source, "snr_redrawn": redrawn}
-    unfinished = path.with_suffix(".jams.part")
-    unfinished.write_text(jam.dumps(indent=2), encoding="utf-8")  # jam.save would serialise twice to validate
-    unfinished.replace(path.with_suffix(".jams"))
+    write_text(path.with_suffix(".jams"), jam.dumps(indent=2))  # jam.save would serialise twice to validate

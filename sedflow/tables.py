@@ -7,6 +7,8 @@ import io
 from collections.abc import Iterable
 from pathlib import Path
 
+from sedflow.files import write_text
+
 
 class LabelError(ValueError):
     """A label file says something impossible; the message names file, row, value and cure."""
@@ -61,9 +63,5 @@ def read_table(path, columns: Iterable[str]) -> list[tuple[int, dict[str, str]]]
 
 def write_table(path, columns: Iterable[str], rows: Iterable[Iterable]) -> None:
     """Write a TSV with a header through a temporary name, so that a reader never sees half a file."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     lines = ["\t".join(columns)] + ["\t".join(str(cell) for cell in row) for row in rows]
-    unfinished = path.with_name(path.name + ".part")
-    unfinished.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    unfinished.replace(path)
+    write_text(path, "\n".join(lines) + "\n")

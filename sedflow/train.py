@@ -20,6 +20,7 @@ from sedflow.audio import sha256
 from sedflow.dataset import ClipSet
 from sedflow.detector import Detector, build_detector
 from sedflow.features import Cache
+from sedflow.files import write_text
 from sedflow.frames import FrameGrid
 from sedflow.learner import Judge, Learner
 from sedflow.manifests import read_manifests
@@ -188,11 +189,3 @@ def curve_table(history: list[dict]) -> str:
     writer.writeheader()
     writer.writerows({key: f"{value:.6g}" for key, value in row.items()} for row in history)
     return text.getvalue()
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a small file through a temporary name."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(path.name + ".part")
-    unfinished.write_text(text, encoding="utf-8")
-    unfinished.replace(path)
