@@ -6,10 +6,8 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from sedflow.events import Event
+from sedflow.events import END_SLACK_SECONDS, Event
 from sedflow.scores import Scores
-
-SLACK_SECONDS = 0.1  # annotators and decoders round: real DESED labels end up to 0.06 s behind their clip
 
 
 class EvaluationError(ValueError):
@@ -62,7 +60,7 @@ def _score_faults(scores, durations):
     broken = [clip for clip, s in scores.items() if np.isnan(s.values).any()]
     lengths = []
     for clip, s in scores.items():
-        slack = max(SLACK_SECONDS, float(np.diff(s.edges).max(initial=0.0)))
+        slack = max(END_SLACK_SECONDS, float(np.diff(s.edges).max(initial=0.0)))
         boxes = np.isneginf(s.values).any()  # a table of boxes may begin late and end early
         short = not boxes and (s.edges[0] > slack or s.seconds < durations[clip] - slack)
         if short or s.edges[0] < -slack or s.seconds > durations[clip] + slack:
@@ -85,7 +83,7 @@ def _event_faults(scores, truth, durations):
                 strangers.append(told)
             if not e.offset > e.onset >= 0:
                 empty.append(told)
-            if e.offset > durations[clip] + SLACK_SECONDS:
+            if e.ends_behind(durations[clip]):
                 beyond.append(told)
             if e.onset <= ends.get(e.label, -1.0):
                 crowded.append(told)

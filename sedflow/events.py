@@ -17,6 +17,7 @@ from sedflow.tables import LabelError, read_table, read_text, write_table
 STRONG_COLUMNS = ("filename", "onset", "offset", "event_label")
 SOFT_COLUMNS = (*STRONG_COLUMNS, "confidence")
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".aiff", ".aif", ".m4a", ".opus")
+END_SLACK_SECONDS = 0.1  # annotators and decoders round: real DESED labels end up to 0.06 s behind their clip
 
 
 @dataclasses.dataclass(frozen=True, order=True, slots=True)
@@ -27,6 +28,10 @@ class Event:
     offset: float
     label: str
     confidence: float = 1.0
+
+    def ends_behind(self, seconds: float) -> bool:
+        """Whether the event lasts longer than its clip of so many seconds, by more than rounding explains."""
+        return self.offset > seconds + END_SLACK_SECONDS
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -112,7 +117,7 @@ def read_events(
     ----------
     path : TSV with ``filename onset offset event_label`` (seconds); a row with a mere name is a clip without events
     classes : ClassSet, optional    labels outside it are refused, aliases are resolved
-    durations : mapping clip id → seconds, optional    offsets beyond a clip's end are refused
+    durations : mapping clip id → seconds, optional    events that end behind their clip are refused
     needs_confidence : bool    refuse a table without the column ``confidence``, which is read wherever it stands
 
     Returns
@@ -145,7 +150,7 @@ def read_events(
         if durations is not None:
             if clip not in durations:
                 raise LabelError(f"{path}:{number}: {row['filename']!r} is not among the {len(durations)} known clips")
-            if event.offset > durations[clip] + 1e-3:
+            if event.ends_behind(durations[clip]):
                 raise LabelError(
                     f"{path}:{number}: offset {event.offset} s lies beyond the end of {row['filename']} "
                     f"({durations[clip]:.3f} s); correct the label or the duration"

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from sedflow import psds
 from sedflow.agreement import EvaluationError
 from sedflow.evaluation import Evaluation, Rules, evaluate, psd_roc
 from sedflow.evaluation import psds as psds_metrics
-from sedflow.events import Event
+from sedflow.events import Event, LabelError, read_events, write_events
 from sedflow.scores import ScoreColumns, Scores, load_scores, save_scores
 from sedflow.stretches import Frames
 from sedflow.truth import Truth
@@ -223,6 +224,18 @@ def _late(given):
 def test_scores_and_truth_that_disagree_are_refused(change, words):
     with pytest.raises(EvaluationError, match=words):
         evaluate(**broken(change))
+
+
+@pytest.mark.parametrize(("offset", "accepted"), [(10.06, True), (10.11, False)])
+def test_the_corpus_door_and_the_judge_agree_how_far_rounding_may_reach(tmp_path, offset, accepted):
+    truth = {"clip02": [Event(9, offset, "dog")]}
+    write_events(tmp_path / "strong.tsv", truth)
+    for door, error in (
+        (lambda: read_events(tmp_path / "strong.tsv", durations={"clip02": 10.0}), LabelError),
+        (lambda: evaluate(**broken(lambda given: given["truth"].update(truth))), EvaluationError),
+    ):
+        with nullcontext() if accepted else pytest.raises(error):
+            door()
 
 
 def test_chosen_classes_are_judged_alone(two_clips):
