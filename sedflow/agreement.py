@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 
 from sedflow.events import END_SLACK_SECONDS, Event
-from sedflow.scores import Scores
+from sedflow.scores import Scores, no_scores
 
 
 class EvaluationError(ValueError):
@@ -23,7 +23,7 @@ def check_agreement(
 
     Raises
     ------
-    EvaluationError    clips missing or unknown, labels without a score column, NaN, events beyond the clip's end,
+    EvaluationError    clips missing or unknown, labels without a score column, NaN or +inf, events beyond the clip's end,
                        same-class events that overlap or touch, scores much shorter or longer than their clip
     """
     faults = _clip_faults(scores, truth, durations)
@@ -57,7 +57,7 @@ def _clip_faults(scores, truth, durations):
 def _score_faults(scores, durations):
     classes = next(iter(scores.values())).classes
     odd = [clip for clip, s in scores.items() if s.classes != classes]
-    broken = [clip for clip, s in scores.items() if np.isnan(s.values).any()]
+    broken = [clip for clip, s in scores.items() if no_scores(s.values).any()]
     lengths = []
     for clip, s in scores.items():
         slack = max(END_SLACK_SECONDS, float(np.diff(s.edges).max(initial=0.0)))
@@ -67,7 +67,7 @@ def _score_faults(scores, durations):
             lengths.append(f"{clip} ({s.edges[0]:.2f}–{s.seconds:.2f} s scored, {durations[clip]:.2f} s long)")
     return [
         *_fault(odd, f"clips have other classes than {list(classes)}", "Score all clips with one detector"),
-        *_fault(broken, "clips have NaN scores", "Score them again"),
+        *_fault(broken, "clips have scores that are NaN or +inf", "Score them again"),
         *_fault(lengths, "clips have scores of another length", "Correct the durations, or score the same audio"),
     ]
 

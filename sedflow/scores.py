@@ -29,7 +29,7 @@ class Scores:
 
     Parameters
     ----------
-    values : (frames, classes) float    any range: probabilities, logits, box confidences
+    values : (frames, classes) float    any range: probabilities, logits, box confidences; −inf means never detected
     edges : (frames + 1,) float    frame boundaries in seconds, rising
     classes : tuple of str    column order
     """
@@ -123,7 +123,7 @@ def load_scores(path) -> dict[str, Scores]:
 
     Raises
     ------
-    ScoreError    nothing there, not a score file, gaps between frames, NaN
+    ScoreError    nothing there, not a score file, gaps between frames, NaN, +inf
     """
     path = Path(path)
     if path.is_dir():
@@ -172,10 +172,20 @@ class ScoreColumns:
     def column(self, label: str) -> np.ndarray:
         """Scores of one class, shape (frames,)."""
         values = self._file.read([label])[label].to_numpy()
-        if np.isnan(values).any():
-            clip = self.clips[self.clip[int(np.argmax(np.isnan(values)))]]
-            raise ScoreError(f"{self._path}, clip {clip}: NaN for {label!r}; score the clip again")
+        if (odd := no_scores(values)).any():
+            row = int(np.argmax(odd))
+            raise _odd_score(f"{self._path}, clip {self.clips[self.clip[row]]}", values[row], label, self.onset[row])
         return values
+
+
+def no_scores(values: np.ndarray) -> np.ndarray:
+    """Where values cannot be ranked: NaN, and +inf, which every threshold would find."""
+    return np.isnan(values) | np.isposinf(values)
+
+
+def _odd_score(where: str, value: float, label: str, onset: float) -> ScoreError:
+    cure = "score the clip again" if np.isnan(value) else "write probabilities, or logits of a probability below 1"
+    return ScoreError(f"{where}: {value} for {label!r} at {onset:.3f} s; {cure}")
 
 
 def _read_parquet(path: Path) -> dict[str, Scores]:
@@ -205,7 +215,7 @@ def _read_parquet(path: Path) -> dict[str, Scores]:
         clip = clip_id(names[begin])
         if clip in scores:
             raise ScoreError(f"{path}: the rows of clip {clip!r} do not stand together")
-        scores[clip] = _checked(
+        scores[clip] = _one_clip(
             f"{path}, clip {clip}", values[begin:end], onsets[begin:end], offsets[begin:end], labels
         )
     return scores
@@ -228,13 +238,13 @@ def _read_tsv(file: Path) -> Scores:
         )
     labels = tuple(str(name) for name in table.columns if name not in TIME_COLUMNS)
     values = table[list(labels)].to_numpy(dtype=np.float64)
-    return _checked(str(file), values, table["onset"].to_numpy(), table["offset"].to_numpy(), labels)
+    return _one_clip(str(file), values, table["onset"].to_numpy(), table["offset"].to_numpy(), labels)
 
 
-def _checked(where: str, values, onsets, offsets, labels) -> Scores:
-    if np.isnan(values).any():
-        row, column = np.argwhere(np.isnan(values))[0]
-        raise ScoreError(f"{where}: NaN for {labels[column]!r} at {onsets[row]:.3f} s; score the clip again")
+def _one_clip(where: str, values, onsets, offsets, labels) -> Scores:
+    if (odd := no_scores(values)).any():
+        row, column = np.argwhere(odd)[0]
+        raise _odd_score(where, values[row, column], labels[column], onsets[row])
     if not np.allclose(onsets[1:], offsets[:-1], atol=1e-6) or not np.all(offsets > onsets):
         row = int(np.argmax(np.r_[False, np.abs(onsets[1:] - offsets[:-1]) > 1e-6] | ~(offsets > onsets)))
         raise ScoreError(

@@ -207,7 +207,7 @@ def _late(given):
         (lambda g: g["durations"].pop("clip05"), "1 scored clips have no duration: clip05"),
         (lambda g: g["truth"].update(other=[]), "1 clips with truth have no duration: other"),
         (lambda g: g["durations"].clear(), "durations is empty"),
-        (_nan, "NaN scores: clip00"),
+        (_nan, r"NaN or \+inf: clip00"),
         (_other_classes, "1 clips have other classes .*clip03"),
         (lambda g: g["durations"].update(clip01=7.0), r"another length: clip01 \(0.00–10.00 s scored, 7.00 s long\)"),
         (lambda g: g["durations"].update(clip01=70.0), "another length: clip01"),

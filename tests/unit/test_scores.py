@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from sedflow.scores import ScoreError, Scores, average, load_scores, save_scores
+from sedflow.scores import ScoreColumns, ScoreError, Scores, average, load_scores, save_scores
 
 
 def scores_of(frames=5, offset=0.0, classes=("dog", "cat")):
@@ -36,15 +36,22 @@ def test_equal_scores_make_equal_bytes(tmp_path):
     assert (tmp_path / "one.parquet").read_bytes() == (tmp_path / "two.parquet").read_bytes()
 
 
-def test_minus_infinity_means_never_and_nan_is_refused(tmp_path):
+def test_minus_infinity_means_never_while_nan_and_infinity_are_refused(tmp_path):
     values = scores_of().values.copy()
     values[2, 1] = -np.inf
     save_scores(tmp_path / "set.parquet", {"a": scores_of().with_values(values)})
     assert load_scores(tmp_path / "set.parquet")["a"].values[2, 1] == -np.inf
-    values[2, 1] = np.nan
-    save_scores(tmp_path / "set.parquet", {"a": scores_of().with_values(values)})
-    with pytest.raises(ScoreError, match=r"clip a: NaN for 'cat' at 0\.080 s"):
-        load_scores(tmp_path / "set.parquet")
+    for value, said in (
+        (np.nan, r"nan for 'cat' at 0\.080 s; score the clip again"),
+        (np.inf, r"inf for 'cat' at 0\.080 s; write prob"),
+    ):
+        values[2, 1] = value
+        for name in ("set.parquet", "folder"):
+            save_scores(tmp_path / name, {"a": scores_of().with_values(values)})
+            with pytest.raises(ScoreError, match=said):
+                load_scores(tmp_path / name)
+        with pytest.raises(ScoreError, match=f"set.parquet, clip a: {said}"):
+            ScoreColumns(tmp_path / "set.parquet").column("cat")
 
 
 def test_gaps_between_frames_are_named(tmp_path):
