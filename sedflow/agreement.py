@@ -23,8 +23,8 @@ def check_agreement(
 
     Raises
     ------
-    EvaluationError    clips missing or unknown, labels without a score column, NaN or +inf, events beyond the clip's end,
-                       same-class events that overlap or touch, scores much shorter or longer than their clip
+    EvaluationError    clips missing or unknown, labels without a score column, NaN or +inf, events that end behind
+                       their clip, same-class events that overlap or touch, scores much shorter or longer than their clip
     """
     faults = _clip_faults(scores, truth, durations)
     if not faults:

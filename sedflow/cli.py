@@ -5,7 +5,6 @@ A command imports what it needs in its own body, so that ``sedflow --help`` is q
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from sedflow.steps import steps
+from sedflow.steps import settings_with, steps
 
 commands = typer.Typer(
     no_args_is_help=True,
@@ -30,10 +29,21 @@ def app() -> None:
     try:
         commands()
     except (ValueError, RuntimeError, OSError) as error:
+        from sedflow.files import told
+
         foreseen = type(error).__module__.startswith("sedflow.") or isinstance(error, OSError)
         if not foreseen or os.environ.get("SEDFLOW_DEBUG"):
             raise
-        sys.exit(f"error: {error}")
+        sys.exit(f"error: {told(error) if isinstance(error, OSError) else error}")
+
+
+def _to_write(path: Path | None) -> Path | None:
+    """Refuse, before anything is computed, a file that could not be written at the end."""
+    if path is not None and path.is_dir():
+        raise typer.BadParameter(f"{path} is a folder; name a file to write")
+    if path is not None and (files := [parent for parent in path.parents if parent.is_file()]):
+        raise typer.BadParameter(f"{files[0]} is a file where a folder is needed; name another path")
+    return path
 
 
 @commands.command()
@@ -48,7 +58,7 @@ def evaluate(  # noqa: PLR0913
     intervals: Annotated[int, typer.Option(min=0, help="bootstrap draws for confidence intervals, say 1000")] = 0,
     clips: Annotated[Path | None, typer.Option(help="clips.tsv: clips of one recording are drawn together")] = None,
     windows: Annotated[bool, typer.Option(help="join windows <recording>-<onset>-<offset> first (MAESTRO)")] = False,
-    out: Annotated[Path | None, typer.Option(help="metrics.json")] = None,
+    out: Annotated[Path | None, typer.Option(help="metrics.json", callback=_to_write)] = None,
 ):
     """Judge SCORES against the true events, and print a table."""
     from sedflow import judge_files, metric_table
@@ -72,7 +82,7 @@ def compare(
     durations: Annotated[Path | None, typer.Option(help="TSV: filename duration; else as long as scored")] = None,
     split: Literal["test", "validation"] = "test",
     draws: Annotated[int, typer.Option(min=1, help="of the bootstrap over recordings")] = 1000,
-    out: Annotated[Path | None, typer.Option(help="page.html or table.json")] = None,
+    out: Annotated[Path | None, typer.Option(help="page.html or table.json", callback=_to_write)] = None,
 ):
     """Judge SYSTEMS on the same clips, and say which differences to the first are significant."""
     from sedflow import compare_files
@@ -92,7 +102,7 @@ def summary(system: str):
 def detect(
     audio: Path,
     checkpoint: Annotated[Path, typer.Option(help="detector.safetensors of a finished run")],
-    out: Annotated[Path | None, typer.Option(help="file to write; none prints a TSV")] = None,
+    out: Annotated[Path | None, typer.Option(help="file to write; none prints a TSV", callback=_to_write)] = None,
     format: Literal["tsv", "json", "audacity", "raven", "picture"] = "tsv",
 ):
     """Find the events in a recording of any rate and length."""
@@ -122,11 +132,11 @@ def inspect(checkpoint: Path):
 @commands.command()
 def convert(
     checkpoint: Annotated[Path, typer.Argument(help="official checkpoint")],
-    out: Annotated[Path, typer.Argument(help="….safetensors to write")],
+    out: Annotated[Path, typer.Argument(help="….safetensors to write", callback=_to_write)],
     classes: Annotated[
         Path | None, typer.Option(help="names of the classes, one per line, in the file's order")
     ] = None,
-    settings: Annotated[dict | None, typer.Option(parser=json.loads, help='of the encoder, e.g. {"heads": 6}')] = None,
+    settings: Annotated[dict | None, typer.Option(parser=settings_with(), help='of the encoder, e.g. {"heads": 6}')] = None,
 ):
     """Write an official checkpoint as safetensors with a specification: a detector, or an encoder for `weights:`."""
     from sedflow.convert import convert

@@ -1,9 +1,11 @@
-"""Files are written whole or not at all."""
+"""Files are written whole or not at all, and what the system says of them is told with a cure."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -12,6 +14,8 @@ from pathlib import Path
 def replacing(path) -> Iterator[Path]:
     """A name beside ``path`` to write to, moved there at the end; an error leaves the old file."""
     path = Path(path)
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(path.name + ".part")
     yield unfinished
@@ -27,3 +31,20 @@ def write_text(path, text: str) -> None:
 def write_json(path, content: Mapping) -> None:
     """Write sorted JSON whole."""
     write_text(path, json.dumps(content, indent=2, sort_keys=True) + "\n")
+
+
+_CURES = {
+    errno.ENOENT: "no such file or folder; check the path, or make the file first",
+    errno.EISDIR: "this is a folder; name a file",
+    errno.EEXIST: "this is a file where a folder is needed; name a folder, or move the file away",
+    errno.ENOTDIR: "a part of this path is a file where a folder is needed; name another path, or move the file away",
+    errno.EACCES: "no permission; change the rights of the file, or name another path",
+    errno.EROFS: "cannot be written to; name a path on another disk",
+    errno.ENOSPC: "no space left on this disk; free some, `sedflow doctor` says how much there is",
+}
+
+
+def told(error: OSError) -> str:
+    """What went wrong with which file, and the cure, where it is a file that went wrong."""
+    cure = _CURES.get(error.errno)
+    return f"{error.filename}: {cure}" if cure and error.filename else str(error)

@@ -45,9 +45,11 @@ class Files:
 
         Raises
         ------
-        EvaluationError    durations are needed and not given
+        EvaluationError    durations are needed and not given, or the truth names no clip
         """
         scores, truth = load_scores(self.scores), read_labels(self.truth)
+        if not truth:
+            raise EvaluationError(f"{self.truth}: no rows below the header, so there is nothing to judge by; fill it")
         if silent := len(scores.keys() - truth.keys()):
             log.warning("%d of %d scored clips have no row in %s and count as silent", silent, len(scores), self.truth)
         durations = read_durations(self.durations) if self.durations else _durations_of(scores, self.scores)
@@ -103,9 +105,15 @@ def read_criteria(texts: Iterable[str]) -> dict[str, Criteria]:
 
     Raises
     ------
-    EvaluationError    no name, an unknown parameter, no number
+    EvaluationError    no name or one that is taken, an unknown parameter, no number or one out of its range
     """
-    return CRITERIA | dict(map(_criteria, texts))
+    criteria = dict(CRITERIA)
+    for text in texts:
+        name, asked = _criteria(text)
+        if name in criteria:
+            raise EvaluationError(f"{text!r}: there is a PSDS called {name!r} already; give it another name")
+        criteria[name] = asked
+    return criteria
 
 
 def _criteria(text: str) -> tuple[str, Criteria]:

@@ -37,7 +37,12 @@ _HOUR = 3600.0
 
 @dataclasses.dataclass(frozen=True)
 class Criteria:
-    """Parameters of a PSDS: two intersection criteria, the cross-trigger one, two penalties and the last eFPR (1/h)."""
+    """Parameters of a PSDS: two intersection criteria, the cross-trigger one, two penalties and the last eFPR (1/h).
+
+    Raises
+    ------
+    ValueError    a parameter outside its range, or one of ``cttc`` and ``alpha_ct`` without the other
+    """
 
     dtc: float
     gtc: float
@@ -47,6 +52,14 @@ class Criteria:
     max_efpr: float = 100.0
 
     def __post_init__(self):
+        shares = {"dtc": self.dtc, "gtc": self.gtc, "cttc": 1.0 if self.cttc is None else self.cttc}
+        if odd := [f"{name}={value:g}" for name, value in shares.items() if not 0 < value <= 1]:
+            raise ValueError(f"{odd[0]} is a share of a length: it lies above 0 and is 1 at most")
+        penalties = {"alpha_ct": self.alpha_ct, "alpha_st": self.alpha_st}
+        if odd := [f"{name}={value:g}" for name, value in penalties.items() if not 0 <= value < np.inf]:
+            raise ValueError(f"{odd[0]} is a penalty: 0 or more")
+        if not 0 < self.max_efpr < np.inf:
+            raise ValueError(f"max_efpr={self.max_efpr:g} is a number of false positives per hour: above 0")
         if (self.cttc is None) != (self.alpha_ct == 0):
             raise ValueError(f"cttc and alpha_ct go together: got cttc={self.cttc}, alpha_ct={self.alpha_ct}")
 

@@ -7,6 +7,7 @@ imports what code a rule depends on.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -14,7 +15,25 @@ import typer
 
 steps = typer.Typer()
 
-Json = Annotated[dict, typer.Argument(parser=json.loads, metavar="JSON", help="settings as JSON")]
+
+def settings_with(*names: str) -> Callable[[str], dict]:
+    """How settings with these names are read from JSON; what lacks one is refused."""
+
+    def read(text: str) -> dict:
+        try:
+            settings = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise typer.BadParameter(f"{text!r} is no JSON: {error}") from None
+        if not isinstance(settings, dict):
+            raise typer.BadParameter(f"{text!r} is no JSON object; write {{name: value, …}} with quotes round names")
+        if missing := [name for name in names if name not in settings]:
+            raise typer.BadParameter(f"{text!r} lacks {missing}; a system's page has them")
+        return settings
+
+    return read
+
+
+Json = Annotated[dict, typer.Argument(parser=settings_with(), metavar="JSON", help="settings as JSON")]
 Manifests = Annotated[list[Path], typer.Option(help="data/manifests/<corpus>; once per corpus")]
 Mirror = Annotated[Path | None, typer.Option(envvar="SEDFLOW_MIRROR", help="folder that is asked before the net")]
 Out = Annotated[Path, typer.Option(help="file or folder to write")]
@@ -156,7 +175,10 @@ def pseudo_labels(members: list[Path], out: Out):
 
 @steps.command()
 def tune(
-    scores: list[Path], settings: Annotated[dict, typer.Option(parser=json.loads)], manifests: Manifests, out: Out
+    scores: list[Path],
+    settings: Annotated[dict, typer.Option(parser=settings_with("postprocess", "objective"), help="as JSON")],
+    manifests: Manifests,
+    out: Out,
 ):
     """Tune post-processing on validation scores, and choose between student and teacher."""
     from sedflow import files, judge

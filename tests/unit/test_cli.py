@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from sedflow import cli, steps
+from sedflow.events import read_clips
+from sedflow.files import told
 
 
 def run(*words, **environment):
@@ -84,6 +86,27 @@ def test_options_that_cannot_be_are_refused_before_anything_is_read(words, said)
     assert done.returncode == 2 and said in done.stderr
 
 
-def test_settings_that_are_no_json_are_refused():
-    done = run("collect", "{name: demo", "manifests")
-    assert done.returncode == 2 and "JSON" in done.stderr
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["collect", "{name: demo", "manifests"], "'{name: demo' is no JSON"),
+        (["collect", "[1]", "manifests"], "'[1]' is no JSON object"),
+        (["tune", "s", "--settings", '{"postprocess": {}}', "--manifests", "m", "--out", "o"], "lacks ['objective']"),
+    ],
+)
+def test_settings_that_are_no_json_or_lack_something_are_refused(words, said):
+    done = run(*words)
+    assert done.returncode == 2 and said in done.stderr
+
+
+def test_a_file_that_cannot_be_written_is_refused_before_anything_is_computed(tmp_path):
+    (tmp_path / "taken").touch()
+    for out, said in ((tmp_path, "is a folder; name a file"), (tmp_path / "taken/m.json", "taken is a file where")):
+        done = run("evaluate", "s", "t.tsv", "--out", out)
+        assert done.returncode == 2 and said in done.stderr
+
+
+def test_a_clip_table_that_is_not_there_is_named_with_the_cure(tmp_path):
+    with pytest.raises(FileNotFoundError) as nowhere:
+        read_clips(tmp_path / "nope.tsv")
+    assert told(nowhere.value) == f"{tmp_path}/nope.tsv: no such file or folder; check the path, or make the file first"

@@ -95,9 +95,23 @@ def test_any_psds_can_be_asked_for():
         "x:dtc=high,gtc=1",
         "x:dtc=0.5,gtc=0.5,beta=1",
         "x:dtc=0.5,gtc=0.5,cttc=1",
+        "x:dtc=0,gtc=0.5",
+        "x:dtc=0.5,gtc=1.1",
+        "x:dtc=nan,gtc=0.5",
+        "x:dtc=0.5,gtc=0.5,cttc=-0.1,alpha_ct=1",
+        "x:dtc=0.5,gtc=0.5,alpha_st=-1",
+        "x:dtc=0.5,gtc=0.5,max_efpr=0",
     ):
         with pytest.raises(EvaluationError, match=r"is no PSDS .*write name:dtc"):
             read_criteria([text])
+    with pytest.raises(EvaluationError, match="called 'psds1' already"):
+        read_criteria(["psds1:dtc=0.5,gtc=0.5"])
+
+
+def test_a_truth_of_a_header_alone_is_refused(folder):
+    (folder / "truth.tsv").write_text("filename\tonset\toffset\tevent_label\n")
+    with pytest.raises(EvaluationError, match=r"truth\.tsv: no rows below the header"):
+        Files(folder / "scores.parquet", folder / "truth.tsv").read()
 
 
 def test_classes_come_from_a_file_or_from_commas(tmp_path):
