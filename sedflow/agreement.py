@@ -24,7 +24,7 @@ def check_agreement(
     Raises
     ------
     EvaluationError    clips missing or unknown, labels without a score column, NaN or +inf, events that end behind
-                       their clip, same-class events that overlap or touch, scores much shorter or longer than their clip
+                       their clip, same-class events that overlap or touch, scores of another length than their clip
     """
     faults = _clip_faults(scores, truth, durations)
     if not faults:

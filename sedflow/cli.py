@@ -136,7 +136,7 @@ def convert(
     classes: Annotated[
         Path | None, typer.Option(help="names of the classes, one per line, in the file's order")
     ] = None,
-    settings: Annotated[dict | None, typer.Option(parser=settings_with(), help='of the encoder, e.g. {"heads": 6}')] = None,
+    settings: Annotated[dict | None, typer.Option(parser=settings_with(), help='of the encoder: {"heads": 6}')] = None,
 ):
     """Write an official checkpoint as safetensors with a specification: a detector, or an encoder for `weights:`."""
     from sedflow.convert import convert
