@@ -42,6 +42,9 @@ SETS = {
     # the split of ATST-SED's repository, train/val_utils: no archive has it
     "real_strong_atst": Part("metadata/train/audioset_strong_train.tsv", "audio/train/strong_label_real"),
     "real_validation": Part("metadata/train/audioset_strong_val.tsv", "audio/train/strong_label_real"),
+    # CP-JKU's list of further clips of AudioSet Strong, of the release of their code: no archive has it either
+    "external": Part("metadata/train/external_strong_train.tsv", "audio/train/external_strong"),
+    "external_validation": Part("metadata/train/external_strong_val.tsv", "audio/train/external_strong"),
     "weak": Part("metadata/train/weak.tsv", "audio/train/weak", tables=_TABLES),
     "unlabeled": Part("metadata/train/unlabel_in_domain.tsv", "audio/train/unlabel_in_domain", tables=_TABLES),
     "validation": Part("metadata/validation/validation.tsv", "audio/validation/validation", tables=_TABLES),
@@ -74,7 +77,8 @@ def fetch_table(part: Part, name: str, folders: Sequence[Path], raw: Path) -> Pa
     if source is None:
         raise DownloadError(
             f"desed: no {part.table} in {[str(folder) for folder in folders]}; put it there (ATST-SED's split lies in "
-            "its repository, train/val_utils)"
+            "its repository, train/val_utils; CP-JKU's external clips in the release of cpjku_dcase24, or say "
+            "`external: false`)"
         )
     out.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(source, out)

@@ -60,7 +60,8 @@ def tune(
     Parameters
     ----------
     kind : str    a post-processor, or "none"
-    candidates : sequence of settings, or None for ``CANDIDATES[kind]``    of equal ones the first wins
+    candidates : sequence of settings, or None for ``CANDIDATES[kind]``
+        Of equal ones the first wins. A list of numbers in a setting stands for each of them, see ``combinations``.
     split : str    where scores and truth come from; "test" is refused
     progress : callable    wraps the loop over classes
 
@@ -77,7 +78,9 @@ def tune(
     _check(kind, split, objective)
     check_agreement(scores, truth, durations)
     frames = Frames.of(scores)
-    candidates = [dict(c) for c in (CANDIDATES.get(kind, []) if candidates is None else candidates)]
+    candidates = [
+        c for spec in (CANDIDATES.get(kind, []) if candidates is None else candidates) for c in combinations(spec)
+    ]
     if not candidates:
         raise PostprocessError(f"post-processing {kind!r} needs candidates to choose from")
     judge = _Judge(frames, truth, durations, objective)
@@ -99,6 +102,15 @@ def tune(
         "reached": reached,
         "untouched": untouched,
     }
+
+
+def combinations(candidate: Mapping) -> list[dict]:
+    """Every candidate that one with lists of numbers stands for, the last list's numbers taking turns first."""
+    choices = [
+        value if isinstance(value, list) and value and all(isinstance(one, int | float) for one in value) else [value]
+        for value in candidate.values()
+    ]
+    return [dict(zip(candidate, chosen, strict=True)) for chosen in itertools.product(*choices)]
 
 
 def join(parts: Sequence[Mapping]) -> dict:

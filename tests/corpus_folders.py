@@ -57,6 +57,19 @@ def desed(root, seconds=2.0):
     return root
 
 
+def desed_external(root, seconds=2.0):
+    """CP-JKU's list: two clips of its own, one of a tested video, one that is weak too; another validates."""
+    clips = [f"Y{'x' * 10}{k}_0.000_10.000" for k in range(2)]
+    clips += [f"Y{'t' * 10}1_50.000_60.000", f"Y{'w' * 10}0_0.000_10.000"]
+    of_part = {"train": clips, "val": [f"Y{'v' * 10}0_0.000_10.000"]}
+    for part, names in of_part.items():
+        for clip in names:
+            noise(root / "audio/train/external_strong" / f"{clip}.wav", seconds)
+        rows = [(f"{clip}.wav", 0.5, 1.5, "Cat") for clip in names]
+        table(root / f"metadata/train/external_strong_{part}.tsv", STRONG, *rows)
+    return root
+
+
 def desed_soundbank(root, seconds=2.0):
     """A few recordings of two classes, of a sound that is no target, and of two backgrounds."""
     bank = root / "audio/train/soundbank"

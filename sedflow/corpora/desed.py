@@ -22,7 +22,15 @@ from sedflow.holdings import find, read_inventory, video, write_inventory
 from sedflow.synthesis import Recipe, soundscapes
 
 # a clip that stands in several sets is used in the first of these
-PRECEDENCE = ("real_validation", "real_strong", "real_strong_atst", "weak", "unlabeled")
+PRECEDENCE = (
+    "real_validation",
+    "external_validation",
+    "real_strong",
+    "real_strong_atst",
+    "external",
+    "weak",
+    "unlabeled",
+)
 CURE = (
     "Get them as README of DESED tells (project.inria.fr/desed; its authors send missing files on request), put them "
     "into the folder of `path`"
@@ -39,7 +47,8 @@ class DESED:
     path : str    DESED's folder; by default it is looked for in the mirror (``desed``)
     strong : str    strongly labelled real clips: ``official`` (3 470), ``atst_sed`` (3 000 train, 373 validate) or none
     synthetic : str    ``official`` (10 000 and 2 500 soundscapes of 2021), ``scaper`` (see ``soundscapes``) or none
-    validation : list of str    what validates: synthetic, strong (of atst_sed)
+    external : bool    CP-JKU's list of further AudioSet clips with strong labels (7 383) trains as real_strong too
+    validation : list of str    what validates: synthetic, strong (of atst_sed), external (its own part of that list)
     test : str    ``validation`` (1 168 clips, "dev-test") or ``public`` (692)
     weak_share : float    of the weak clips that train; the baselines leave the rest to validation by clip labels
     soundscapes : dict    with Scaper from DESED's soundbank: synthetic_strong, validation → number
@@ -57,6 +66,7 @@ class DESED:
         path: str | None = None,
         strong: str = "official",
         synthetic: str = "official",
+        external: bool = False,
         validation: list[str] | None = None,
         test: str = "validation",
         weak_share: float = 0.9,
@@ -70,7 +80,7 @@ class DESED:
     ):
         self.path = Path(path) if path else None
         self.classes = ClassSet.read(DATA / "classes" / "desed.txt")
-        self.sets = _chosen(strong, synthetic, validation or ["synthetic"], test)
+        self.sets = _chosen(strong, synthetic, external, validation or ["synthetic"], test)
         self.clips = {"synthetic_strong": 10000, "validation": 2500} | (soundscapes or {})
         self.uses_soundbank = synthetic == "scaper"
         kinds = {"weak": "weak", "unlabeled": "none"}
@@ -170,13 +180,13 @@ def share_of(clips: list[str], share: float, seed: int = 42) -> list[str]:
     return [clips[k] for k in sorted(chosen)]
 
 
-def _chosen(strong: str, synthetic: str, validation: list[str], test: str) -> dict[str, str]:
+def _chosen(strong: str, synthetic: str, external: bool, validation: list[str], test: str) -> dict[str, str]:
     """Set → source."""
     for setting, value, choices in (
         ("strong", strong, ("official", "atst_sed", "none")),
         ("synthetic", synthetic, ("official", "scaper", "none")),
         ("test", test, ("validation", "public")),
-        *(("validation", part, ("synthetic", "strong")) for part in validation),
+        *(("validation", part, ("synthetic", "strong", *["external"] * external)) for part in validation),
     ):
         if value not in choices:
             raise LabelError(f"desed: {setting} cannot be {value!r}; there are {list(choices)}")
@@ -189,6 +199,10 @@ def _chosen(strong: str, synthetic: str, validation: list[str], test: str) -> di
         sets["real_strong" if strong == "official" else "real_strong_atst"] = "real_strong"
     if strong == "atst_sed" and "strong" in validation:
         sets["real_validation"] = "validation"
+    if external:
+        sets["external"] = "real_strong"
+    if "external" in validation:
+        sets["external_validation"] = "validation"
     sets |= {"weak": "weak", "unlabeled": "unlabeled", test: "test"}
     if "validation" not in sets.values() and synthetic != "scaper":
         raise LabelError(

@@ -10,6 +10,7 @@ import torch
 from sedflow import audio
 from sedflow.corpora.demo import soften
 from sedflow.dataset import ClipSet, TrainingBatches
+from sedflow.evaluation import evaluate
 from sedflow.events import ClassSet, Clip, Event, LabelError, read_events, write_clips, write_events, write_weak
 from sedflow.features import CacheError, write_shard
 from sedflow.frames import FrameGrid, frame_targets
@@ -17,6 +18,7 @@ from sedflow.manifests import read_manifests
 from sedflow.plugins import SettingsError
 from sedflow.pseudo import PseudoLabels
 from sedflow.sampling import Draws, active_frames, balanced_weights
+from sedflow.scores import Scores
 from sedflow.systems import check_system
 
 GRID = FrameGrid(10)
@@ -160,6 +162,27 @@ def test_validation_does_not_count_classes_that_a_corpus_does_not_label(two_corp
     assert metrics["psds1"] == metrics["monitor"] == 1.0
     clips.known = {}  # if homes knew of cars, those there would be false alarms
     assert validation_judge(clips)(heard)["psds1"] < 0.6
+
+
+def test_masking_classes_when_scores_are_judged_would_change_no_metric():
+    """Upstream masks them there too; a class without a true event in a corpus is left out anyway."""
+    rng, labels = np.random.default_rng(0), ClassSet(("own", "other", "foreign"))
+    truth = {"one": [Event(0.5, 2.0, "own")], "two": [Event(1.0, 3.5, "other")]}
+    values = {
+        clip: 0.4 * frame_targets(events, labels, GRID, 50) + 0.6 * rng.random((50, 3))
+        for clip, events in truth.items()
+    }
+    masked = {clip: np.where([True, True, False], of_clip, 0.0) for clip, of_clip in values.items()}
+    judged = [
+        evaluate(
+            {clip: Scores(s, np.arange(51) / 10, labels.labels) for clip, s in scores.items()},
+            truth,
+            dict.fromkeys(truth, 5.0),
+        )
+        for scores in (values, masked)
+    ]
+    assert judged[0]["classes_without_truth"] == ["foreign"] and judged[0]["psds2"] > 0
+    assert judged[0] == judged[1]
 
 
 def test_soft_validation_labels_are_judged_where_they_are_surer_than_not(two_corpora, tmp_path):

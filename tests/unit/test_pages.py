@@ -2,8 +2,8 @@
 
 import pytest
 
-from sedflow import params
-from sedflow.systems import read_system
+from sedflow import params, tuning
+from sedflow.systems import build_corpus, read_system
 
 WEAK_CLIPS = 1420  # of DESED, the shortest of its sources: an epoch of the published codes ends with them
 
@@ -125,6 +125,19 @@ def test_cpjkus_second_iteration_weighs_its_losses_as_its_readme(variant, synthe
         }
     )
     assert not any(name == "distillation" for name, *_ in weights(stage("cpjku_dcase24", variant, "finetune_2")))
+
+
+def test_cpjku_chooses_among_its_published_boxes_and_reads_the_external_list():
+    system = read_system("cpjku_dcase24")
+    grid = [one for candidate in system.postprocess["candidates"] for one in tuning.combinations(candidate)]
+    assert len(grid) == 2 * 8 * 8
+    assert {one["step_seconds"] for one in grid} == {round(0.38 + 0.04 * k, 2) for k in range(8)}
+    assert {one.get("merge_relative") for one in grid} == {None, *(1.5 + 0.25 * k for k in range(8))}
+    assert {one["merge_absolute"] for one in grid} == {None, *(round(0.15 + 0.025 * k, 3) for k in range(8))}
+    assert all((one["merge_absolute"] is None) != (one.get("merge_relative") is None) for one in grid)
+    assert system.postprocess["objective"] == "psds1"
+    sets = build_corpus(system.corpora[0]).sets
+    assert sets["external"] == "real_strong" and sets["external_validation"] == "validation"
 
 
 @pytest.mark.parametrize("variant", ["default", "passt", "beats"])

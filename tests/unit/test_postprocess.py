@@ -178,6 +178,20 @@ def test_a_filter_is_found_where_scores_are_noisy():
         assert 0.2 < told["thresholds"][label] < 0.7
 
 
+def test_a_list_of_numbers_stands_for_each_of_them():
+    grid = {"step_seconds": [0.3, 0.5], "merge_absolute": None, "merge_relative": [1.5, 2.0]}
+    written_out = [
+        {"step_seconds": step, "merge_absolute": None, "merge_relative": ratio}
+        for step in (0.3, 0.5)
+        for ratio in (1.5, 2.0)
+    ]
+    assert tuning.combinations(grid) == written_out
+    steps = {"steps": [{"name": "threshold", "threshold": 0.3}]}
+    assert tuning.combinations(steps) == [steps]
+    few = noisy_set(clips=6)
+    assert tuning.tune("csebbs", [grid], *few, "validation") == tuning.tune("csebbs", written_out, *few, "validation")
+
+
 def test_a_class_that_validation_lacks_gets_what_serves_the_others():
     scores, truth, durations = noisy_set()
     dogs = {clip: [e for e in events if e.label == "dog"] for clip, events in truth.items()}

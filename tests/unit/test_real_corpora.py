@@ -104,6 +104,25 @@ def test_desed_uses_each_clip_once_with_its_strongest_labels(tmp_path):
     }
 
 
+def test_desed_trains_and_validates_on_the_external_list_without_what_is_tested(tmp_path):
+    root = corpus_folders.desed_external(corpus_folders.desed(tmp_path / "desed"))
+    settings = {"path": str(root), "seconds": 2.0, "weak_share": 1.0, "external": True}
+    corpus = DESED(**settings, validation=["synthetic", "external"])
+    corpus.download(tmp_path / "raw")
+    made = prepared(corpus, tmp_path / "raw", tmp_path / "audio")
+    names = by_source(made)
+    clips = ("Yssssssssss0", "Yssssssssss1", "Yxxxxxxxxxx0", "Yxxxxxxxxxx1", "Ywwwwwwwwww0")  # one more is tested on
+    assert names["real_strong"] == {f"{clip}_0.000_10.000" for clip in clips}
+    assert names["weak"] == {f"Ywwwwwwwwww{k}_0.000_10.000" for k in (1, 2)}  # the list says when sounds the first
+    assert {"Yvvvvvvvvvv0_0.000_10.000"} == {clip for clip in names["validation"] if clip.startswith("Y")}
+    assert made.strong["Yxxxxxxxxxx0_0.000_10.000"] == [Event(0.5, 1.5, "Cat")]
+    (root / "metadata/train/external_strong_train.tsv").unlink()
+    with pytest.raises(DownloadError, match="release of cpjku_dcase24, or say `external: false`"):
+        DESED(**settings).download(tmp_path / "again")
+    DESED(**settings | {"external": False}).download(tmp_path / "without")
+    assert not any(holding.set.startswith("external") for holding in read_inventory(tmp_path / "without"))
+
+
 def test_desed_reads_resampled_copies_first(tmp_path):
     root = corpus_folders.desed(tmp_path / "desed")
     copy = corpus_folders.noise(root / "audio/train/weak_16k" / "Ywwwwwwwwww1_0.000_10.000.wav", 2.0)
