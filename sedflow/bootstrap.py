@@ -4,7 +4,10 @@ A confidence interval is the range that holds the middle 95 % of the draws. Two 
 recordings are compared draw by draw (paired), so that a hard recording is hard for both: the difference is significant
 when hardly any draw turns its sign. ``p`` is twice the share of draws on the other side of zero, at most 1.
 
-Clips of one recording are drawn together, since they are not independent.
+Clips that share a recording are no independent witnesses, so they are drawn together, and so are clips that hang
+together through others. Soundscapes mixed from one pool of recordings all hang together, and from a single group
+nothing can be drawn: they are drawn one by one. That takes them for independent, so it makes intervals too narrow and
+p too small, which is said wherever the numbers stand.
 
 Source: Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapters 13 and 16.
 """
@@ -39,30 +42,63 @@ def headlines(metrics: Mapping) -> dict[str, float]:
 
 
 def draw_weights(
-    clips: Sequence[str], samples: int, seed: int, recordings: Mapping[str, str] | None = None
+    clips: Sequence[str], samples: int, seed: int, recordings: Mapping[str, Sequence[str]] | None = None
 ) -> np.ndarray:
     """How often each clip was drawn, (samples, clips).
 
     Parameters
     ----------
-    recordings : mapping clip → recording, optional    clips that it lacks are recordings of their own
+    recordings : mapping clip → its recordings, optional    see ``groups_of``
     """
-    recordings = recordings or {}
-    _, recording = np.unique([recordings.get(clip, clip) for clip in clips], return_inverse=True)
-    number = recording.max() + 1
+    group = groups_of(clips, recordings or {})
+    number = len(np.unique(group))
     drawn = np.random.default_rng(seed).multinomial(number, np.full(number, 1 / number), size=samples)
-    return drawn[:, recording].astype(float)
+    return drawn[:, np.unique(group, return_inverse=True)[1]].astype(float)
 
 
-def recordings_of(clips: Iterable[Clip]) -> dict[str, str]:
-    """Clip → recording, where a clip holds a part of just one; soundscapes mixed from several are drawn one by one."""
-    return {clip.id: clip.recordings[0] for clip in clips if len(clip.recordings) == 1}
+def recordings_of(clips: Iterable[Clip]) -> dict[str, tuple[str, ...]]:
+    """Clip → the recordings that sound in it."""
+    return {clip.id: clip.recordings for clip in clips}
 
 
-def drawn(clips: Sequence[str], recordings: Mapping[str, str]) -> str:
-    """What is drawn, in words: ``20 recordings with 120 clips``."""
-    number = len({recordings.get(clip, clip) for clip in clips})
-    return f"{number} clips" if number == len(clips) else f"{number} recordings with {len(clips)} clips"
+def groups_of(clips: Sequence[str], recordings: Mapping[str, Sequence[str]]) -> np.ndarray:
+    """Which clips are drawn together: the number of each clip's group, (clips,).
+
+    A group is what shares recordings, if only through other clips. One of more than half of the clips would be in
+    nearly every draw, or in none: its clips are groups of their own.
+
+    Parameters
+    ----------
+    recordings : mapping clip → its recordings    clips that it lacks are recordings of their own
+    """
+    group = _hanging_together([recordings.get(clip) or (clip,) for clip in clips])
+    sizes = np.bincount(group)
+    return np.where(2 * sizes[group] > len(clips), len(clips) + np.arange(len(clips)), group)
+
+
+def _hanging_together(recordings: Sequence[Sequence[str]]) -> np.ndarray:
+    """Connected components of clips and the recordings in them: a number per clip."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    clip = np.repeat(np.arange(len(recordings)), [len(of_clip) for of_clip in recordings])
+    names, recording = np.unique([name for of_clip in recordings for name in of_clip], return_inverse=True)
+    nodes = len(recordings) + len(names)
+    edges = coo_array((np.ones(len(clip)), (clip, len(recordings) + recording)), shape=(nodes, nodes))
+    return connected_components(edges, directed=False)[1][: len(recordings)]
+
+
+def drawn(clips: Sequence[str], recordings: Mapping[str, Sequence[str]]) -> str:
+    """What is drawn, in words: ``120 clips in 20 groups by recording``; and what that does to the intervals."""
+    groups = groups_of(clips, recordings)
+    number = len(np.unique(groups))
+    told = f"{len(clips)} clips" + f" in {number} groups by recording" * (number < len(clips))
+    homes: dict[str, set[int]] = {}
+    for clip, group in zip(clips, groups, strict=True):
+        for name in recordings.get(clip, ()):
+            homes.setdefault(name, set()).add(int(group))
+    torn = sum(len(of_recording) > 1 for of_recording in homes.values())
+    return told + f", drawn apart though they share {torn} recordings: the intervals are too narrow" * (torn > 0)
 
 
 def unseen(draws: Iterable, total: int) -> Iterable:
@@ -74,7 +110,7 @@ def draw(
     evaluations: Sequence[Evaluation],
     samples: int = 1000,
     seed: int = 0,
-    recordings: Mapping[str, str] | None = None,
+    recordings: Mapping[str, Sequence[str]] | None = None,
     jobs: int = 1,
     progress: Progress = unseen,
 ) -> list[dict[str, np.ndarray]]:
@@ -82,7 +118,7 @@ def draw(
 
     Parameters
     ----------
-    recordings : mapping clip → recording, optional    drawn together
+    recordings : mapping clip → its recordings, optional    see ``groups_of``
     jobs : int    processes
     progress : callable    (iterable, length) → iterable, a progress bar
 

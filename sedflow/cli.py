@@ -56,7 +56,7 @@ def evaluate(  # noqa: PLR0913
     drop_silent_clips: Annotated[bool, typer.Option(help="leave out clips without events")] = False,
     psds: Annotated[list[str], typer.Option(help="one more: name:dtc=0.5,gtc=0.5,max_efpr=50")] = [],  # noqa: B006
     intervals: Annotated[int, typer.Option(min=0, help="bootstrap draws for confidence intervals, say 1000")] = 0,
-    clips: Annotated[Path | None, typer.Option(help="clips.tsv: clips of one recording are drawn together")] = None,
+    clips: Annotated[Path | None, typer.Option(help="clips.tsv: those of one recording are drawn together")] = None,
     windows: Annotated[bool, typer.Option(help="join windows <recording>-<onset>-<offset> first (MAESTRO)")] = False,
     out: Annotated[Path | None, typer.Option(help="metrics.json", callback=_to_write)] = None,
 ):

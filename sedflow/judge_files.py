@@ -30,7 +30,7 @@ class Files:
     scores : Path    ``….parquet``, or a folder in the format of sed_scores_eval
     truth : Path    whatever ``labels.read_labels`` reads
     durations : Path, optional    ``filename duration``; without it clips last as long as their scores
-    clips : Path, optional    ``clips.tsv``: clips of one recording are drawn together
+    clips : Path, optional    ``clips.tsv``: clips that share a recording are drawn together
     windows : bool    the clips are windows of long recordings, which are joined and judged (MAESTRO)
     """
 

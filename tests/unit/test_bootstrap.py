@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from sedflow.agreement import EvaluationError
-from sedflow.bootstrap import against, draw, draw_weights, headlines, intervals
+from sedflow.bootstrap import against, draw, draw_weights, drawn, groups_of, headlines, intervals
 from sedflow.comparison import compare, comparison_table
 from sedflow.evaluation import Evaluation
 from sedflow.events import Event
@@ -27,11 +27,29 @@ def marked(noise, clips=24, seed=0):
 
 def test_draws_keep_the_number_of_recordings_and_the_clips_of_one_together():
     clips = [f"c{k}" for k in range(9)]
-    weights = draw_weights(clips, 50, seed=3, recordings={"c0": "street", "c5": "street", "c7": "street"})
+    weights = draw_weights(clips, 50, seed=3, recordings=dict.fromkeys(["c0", "c5", "c7"], ("street",)))
     assert weights.shape == (50, 9)
     np.testing.assert_array_equal(weights[:, 0], weights[:, 5])
     np.testing.assert_array_equal(weights[:, 0], weights[:, 7])
     assert (weights[:, [0, 1, 2, 3, 4, 6, 8]].sum(axis=1) == 7).all()
+
+
+def test_clips_that_hang_together_through_others_are_one_group():
+    mixed = {"c0": ("a", "b"), "c1": ("b", "c"), "c2": ("c",), "c3": ("d",), "c4": ("d", "e")}
+    clips = [*mixed, "c5", "c6"]
+    group = groups_of(clips, mixed)
+    assert group[0] == group[1] == group[2] != group[3] == group[4]
+    assert len(set(group)) == 4
+    assert drawn(clips, mixed) == "7 clips in 4 groups by recording"
+
+
+def test_clips_that_all_hang_together_are_drawn_one_by_one_and_that_is_said():
+    tangled = {f"c{k}": (f"r{k}", f"r{k + 1}") for k in range(8)}
+    clips = [*tangled, "lonely"]
+    weights = draw_weights(clips, 50, seed=3, recordings=tangled)
+    assert len({tuple(of_clip) for of_clip in weights.T}) == len(clips)
+    assert drawn(clips, tangled) == "9 clips, drawn apart though they share 7 recordings: the intervals are too narrow"
+    assert drawn(clips, {}) == "9 clips"
 
 
 def test_intervals_hold_the_metric_and_are_the_same_for_the_same_seed():

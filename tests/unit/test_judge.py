@@ -61,7 +61,7 @@ def test_the_chosen_network_has_intervals_over_recordings(run):
     metrics, roc = judge.evaluate([run / "test_student.parquet"], manifests, told)
     intervals = metrics["intervals"]
     assert metrics["chosen"] == told["chosen"] == "student"
-    assert (intervals["drawn"], intervals["draws"]) == ("4 recordings with 8 clips", judge.DRAWS)
+    assert (intervals["drawn"], intervals["draws"]) == ("8 clips in 4 groups by recording", judge.DRAWS)
     measured = metrics["student"]["postprocessed"]
     for name in ("collar_f1_at_0.5", "intersection_f1_at_0.5"):
         low, high = intervals["metrics"][name]

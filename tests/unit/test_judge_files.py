@@ -68,7 +68,7 @@ def test_intervals_draw_recordings_that_the_clip_table_names(folder):
     files = Files(folder / "scores.parquet", folder / "truth.tsv")
     plain = judge_files(files, Rules(), draws=40)["intervals"]
     together = judge_files(Files(files.scores, files.truth, clips=folder / "clips.tsv"), Rules(), draws=40)["intervals"]
-    assert (plain["drawn"], together["drawn"]) == ("12 clips", "3 recordings with 12 clips")
+    assert (plain["drawn"], together["drawn"]) == ("12 clips", "12 clips in 3 groups by recording")
     assert plain["metrics"]["intersection_best_f1"] != together["metrics"]["intersection_best_f1"]
     for low, high in together["metrics"].values():
         assert low <= high
