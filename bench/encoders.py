@@ -190,7 +190,7 @@ def alike(mine, other):
     return bool(F.cosine_similarity(mine.float(), other.float(), dim=-1).min() >= LEAST_COSINE)
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def encoder_section(name, batches, device, peak_tflops):
     """Clips per second of one encoder, ours and plainly written, in float32 and ours in bfloat16."""
     full, half = network(name, device=device), network(name, torch.bfloat16, device)
@@ -227,8 +227,8 @@ MEMORY = """
 import sys, torch
 sys.path.insert(0, "bench")
 from encoders import PLAIN, network, waveforms
-with torch.inference_mode():
-    encoder = network("{name}", {dtype})
+encoder = network("{name}", {dtype})
+with torch.no_grad():
     {call}
 """
 

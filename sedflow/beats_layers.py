@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sedflow.prepared import Prepared
 from sedflow.products import Linear, attention
 from sedflow.spectrogram import KaldiFbank
 
@@ -45,7 +46,7 @@ class Embedding(nn.Module):
         distances = torch.arange(1 - count, count, device=self.relative_attention_bias.weight.device)
         by_distance = self.relative_attention_bias(relative_bucket(distances, self.buckets, self.max_distance))
         # row i begins at distance -i
-        return by_distance.T.unfold(1, count, 1).flip(1).unsqueeze(0)
+        return by_distance.T.contiguous().unfold(1, count, 1).flip(1).unsqueeze(0)
 
 
 class PositionConvolution(nn.Module):
@@ -58,31 +59,21 @@ class PositionConvolution(nn.Module):
         nn.init.normal_(self.weight_v, std=math.sqrt(4 / (taps * dim)))
         self.weight_g = nn.Parameter(torch.linalg.vector_norm(self.weight_v.detach(), dim=(0, 1), keepdim=True))
         self.bias = nn.Parameter(torch.zeros(dim))
-        self._prepared = (None, None)
+        self._weight = Prepared()
 
     def forward(self, tokens):
         """(batch, tokens, dim) → the same."""
         # (batch, dim, 1, tokens) with dim last in memory, which is how tokens lie there already
         maps = tokens.transpose(1, 2).unsqueeze(2)
         taps = self.weight_v.shape[2]
-        maps = F.conv2d(maps, self._weight(), self.bias, padding=(0, taps // 2), groups=self.groups)
+        maps = F.conv2d(
+            maps,
+            self._weight(_normalised, self.weight_g, self.weight_v),
+            self.bias,
+            padding=(0, taps // 2),
+            groups=self.groups,
+        )
         return F.gelu(maps[..., : tokens.shape[1]].squeeze(2).transpose(1, 2))
-
-    def _weight(self):
-        """(dim, dim / groups, 1, taps); outside training it is prepared once."""
-        parameters = (self.weight_g, self.weight_v)
-        if torch.is_grad_enabled() or any(parameter.is_inference() for parameter in parameters):
-            return self._normalised()
-        state = [(parameter.data_ptr(), parameter._version, parameter.dtype) for parameter in parameters]
-        if self._prepared[0] != state:
-            self._prepared = (state, self._normalised())
-        return self._prepared[1]
-
-    def _normalised(self):
-        direction = self.weight_v.float()
-        norm = direction.flatten(0, 1).square().sum(dim=0).sqrt()
-        weight = (direction * (self.weight_g.float() / norm)).to(self.weight_v.dtype)
-        return weight.unsqueeze(2).contiguous(memory_format=torch.channels_last)
 
 
 class Block(nn.Module):
@@ -142,6 +133,14 @@ class Attention(nn.Module):
             gated = gated.masked_fill(padding[:, None, None, :], torch.finfo(gated.dtype).min)
         mixed = attention(queries, keys, values, gated, self.dropout if self.training else 0.0)
         return self.out_proj(mixed.transpose(1, 2).flatten(2))
+
+
+def _normalised(length, direction):
+    """Taps of these lengths and directions as a convolution takes them, (dim, dim / groups, 1, taps)."""
+    exact = direction.float()
+    norm = exact.flatten(0, 1).square().sum(dim=0).sqrt()
+    weight = (exact * (length.float() / norm)).to(direction.dtype)
+    return weight.unsqueeze(2).contiguous(memory_format=torch.channels_last)
 
 
 def relative_bucket(distance: Tensor, buckets: int, max_distance: int) -> Tensor:

@@ -1,6 +1,7 @@
 """Encoders in half precision: finite on any audio, close to float32, their front ends untouched."""
 
 import copy
+import pickle
 
 import pytest
 import torch
@@ -75,15 +76,42 @@ def test_front_ends_stay_in_float32(encoder):
 
 
 @torch.no_grad()
-def test_weights_that_are_prepared_once_follow_their_parameters(encoder):
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_weights_that_are_prepared_once_follow_their_parameters(encoder, dtype):
     waveform = recordings(encoder)["ordinary"]
-    changing = copy.deepcopy(encoder)
+    original = copy.deepcopy(encoder).to(dtype)
+    changing = copy.deepcopy(original)
     changing(waveform)
     for parameter in changing.parameters():
         parameter.lerp_(torch.full_like(parameter, 0.01), 0.1)
-    fresh = copy.deepcopy(encoder)
+    fresh = copy.deepcopy(original)
     fresh.load_state_dict(changing.state_dict())
     assert torch.equal(changing(waveform), fresh(waveform))
-    changing.load_state_dict(encoder.state_dict())
-    assert torch.equal(changing(waveform), encoder(waveform))
-    assert torch.equal(changing.double().float()(waveform), encoder(waveform))
+    changing.load_state_dict(original.state_dict())
+    assert torch.equal(changing(waveform), original(waveform))
+    assert torch.equal(changing.double().to(dtype)(waveform), original(waveform))
+
+
+@torch.no_grad()
+def test_prepared_weights_are_neither_copied_nor_saved(encoder):
+    waveform = recordings(encoder)["ordinary"]
+    halved = copy.deepcopy(encoder).bfloat16()
+    names, fresh = list(halved.state_dict()), pickle.dumps(halved)
+    embeddings = halved(waveform)
+    assert list(halved.state_dict()) == names and len(pickle.dumps(halved)) == len(fresh)
+    assert torch.equal(copy.deepcopy(halved)(waveform), embeddings)
+    assert torch.equal(pickle.loads(pickle.dumps(halved))(waveform), embeddings)
+
+
+def test_inference_before_a_step_leaves_its_gradients_whole(encoder):
+    waveform = recordings(encoder)["ordinary"]
+    halved = copy.deepcopy(encoder).bfloat16()
+    with torch.no_grad():
+        halved(waveform)
+    halved(waveform).float().square().mean().backward()
+    assert all(
+        parameter.grad is not None and parameter.grad.isfinite().all()
+        for layer in halved.layers()
+        for parameter in layer.parameters()
+        if parameter.requires_grad
+    )

@@ -26,6 +26,18 @@ def test_linear_is_torchs_with_and_without_gradient(bias):
         assert layer(strided).dtype == torch.bfloat16
 
 
+@torch.no_grad()
+@pytest.mark.usefixtures("tiles")
+@pytest.mark.parametrize("bias", [True, False])
+def test_linear_in_bfloat16_is_torchs_rounded(bias):
+    torch.manual_seed(0)
+    layer = products.Linear(24, 40, bias=bias).bfloat16()
+    for rows in (1, 7, 500):
+        features = torch.randn(2, rows, 24, dtype=torch.bfloat16)
+        exact = F.linear(features.float(), layer.weight.float(), None if layer.bias is None else layer.bias.float())
+        torch.testing.assert_close(layer(features), exact.bfloat16(), rtol=2**-7, atol=2**-7)
+
+
 @pytest.mark.usefixtures("tiles")
 def test_linear_has_its_gradient():
     torch.manual_seed(0)
@@ -35,7 +47,7 @@ def test_linear_has_its_gradient():
 
 
 def test_a_release_without_the_operator_multiplies_as_usual(monkeypatch):
-    monkeypatch.setattr(products, "_has_onednn", lambda: False)
+    monkeypatch.setattr(products, "_has_onednn", lambda dtype: False)
     layer, features = products.Linear(8, 4), torch.randn(5, 8)
     with torch.no_grad():
         assert torch.equal(layer(features), F.linear(features, layer.weight, layer.bias))
