@@ -154,6 +154,7 @@ class System(Settings):
 
     title: str
     published: dict[str, float] = {}
+    headlines: list[str] = pydantic.Field([], description="metrics that its report shows first, because the paper does")
     corpora: list[PluginSpec] = pydantic.Field(min_length=1)
     clip_seconds: float = pydantic.Field(10.0, gt=0)
     sample_rate: int = pydantic.Field(16000, gt=0, description="rate of the audio on disk that the detector reads, Hz")

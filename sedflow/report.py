@@ -88,7 +88,7 @@ def write_report(
     context = {
         **_head(page, runs, shown_run, out),
         "judged": _judged(study, judged_on, len(clips)),
-        **results_section(runs, published, judged_on, draws),
+        **results_section(runs, published, judged_on, draws, page.get("headlines", ())),
         **roc_section(runs, shown),
         "classes_left_out": len({e.label for events in study.truth.values() for e in events}) - len(shown),
         **class_section(runs, shown),
@@ -169,7 +169,7 @@ def print_summary(path: Path) -> None:
         raise RunError(f"{path}: no such report; make it with `snakemake {Path(path).parent.parent.name}`")
     summary = json.loads(Path(path).read_text(encoding="utf-8"))
     order, published = summary.pop("order"), summary.pop("published", {})
-    shown = ("psds1", "psds2", "collar_f1_at_0.5")
+    shown = list(dict.fromkeys((*(n for n in published if n in HEADLINES), "psds1", "psds2", "collar_f1_at_0.5")))
     table = Table(title=f"{Path(path).parent.parent.name}: test clips, mean over seeds")
     for name in ("Stage", "Network", *(HEADLINES[name][1] for name in shown)):
         table.add_column(name, justify="left" if name in ("Stage", "Network") else "right", no_wrap=True)

@@ -10,24 +10,28 @@ from sedflow import bootstrap, judge, postprocess
 from sedflow.comparison import cell_lines, compare, stars
 from sedflow.events import read_clips
 from sedflow.report_findings import SPLIT, stage_names
-from sedflow.runs import HEADLINES, Result, RunFolder, mean_sd, results, scalar, spread
+from sedflow.runs import HEADLINES, Result, RunFolder, mean_sd, results, scalar, shown, spread
 from sedflow.scores import load_scores
 
 TILES = ("psds1", "psds2", "collar_f1_at_0.5", "intersection_f1_at_0.5")
 
 
-def results_section(runs: Sequence[RunFolder], published: Mapping[str, float], folder: Path, draws: int) -> dict:
+def results_section(
+    runs: Sequence[RunFolder], published: Mapping[str, float], folder: Path, draws: int, headlines: Sequence[str] = ()
+) -> dict:
     """Tiles of the last stage against the published row, the table of all stages, every seed, differences, corpora.
 
     Parameters
     ----------
     folder : Path    ``data/manifests/<corpus>`` that the headline is measured on
     draws : int    of the bootstrap
+    headlines : sequence of str    metrics that the page wants first
     """
     collected = results(runs)
     last = last_result(runs, collected)
     names = stage_names(runs)
-    columns = [name for name in HEADLINES if any(name in result.final for result in collected)]
+    columns = shown(collected, headlines)
+    tiles = list(dict.fromkeys((*headlines, *TILES)))[: len(TILES)]
     rows = stage_rows(collected, runs, columns)
     if published:
         cells = [{"final": f"{published[name]:.3f}" if name in published else "–", "raw": ""} for name in columns]
@@ -37,7 +41,7 @@ def results_section(runs: Sequence[RunFolder], published: Mapping[str, float], f
     compared, drawn = compare_stages(runs, last, folder, draws)
     intervals = compared[0]["intervals"]
     return {
-        "tiles": [_tile(n, last.final[n], published.get(n), intervals.get(n)) for n in TILES if n in last.final],
+        "tiles": [_tile(n, last.final[n], published.get(n), intervals.get(n)) for n in tiles if n in last.final],
         "headline": names[last.variant, last.stage],
         "drawn": f"{draws} bootstrap draws of {drawn}",
         "differences": _differences(compared[1:]),

@@ -20,7 +20,10 @@ HEADLINES = {
     "collar_f1_at_0.5": ("macro_average", "Collar F1 at 0.5"),
     "intersection_f1_at_0.5": ("macro_average", "Intersection F1 at 0.5"),
     "segment_mpauc_max_fpr_0.1": ("mean", "Segment mpAUC"),
+    "onset_f1_at_0.5": ("micro_average", "Onset F1 at 0.5, classes pooled"),
+    "segment_error_rate_at_0.5": ("error_rate", "Segment error rate at 0.5"),
 }
+ON_DEMAND = ("onset_f1_at_0.5", "segment_error_rate_at_0.5")  # shown by systems whose page has them in `headlines`
 
 
 class RunError(ValueError):
@@ -92,6 +95,14 @@ class Result:
     seeds: tuple[int, ...]
     raw: dict[str, list[float]]
     final: dict[str, list[float]]
+
+
+def shown(collected: Iterable[Result], headlines: Sequence[str] = ()) -> list[str]:
+    """Names of the metrics that a table of results shows: those of the page first."""
+    there = {name for result in collected for name in result.final}
+    return [
+        name for name in dict.fromkeys((*headlines, *(n for n in HEADLINES if n not in ON_DEMAND))) if name in there
+    ]
 
 
 def scalar(metrics: dict, name: str) -> float:

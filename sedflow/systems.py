@@ -11,6 +11,7 @@ from sedflow import plugins
 from sedflow.learning_checks import check_learning
 from sedflow.params import HELD_OUT, PSEUDO, Stage, System, canonical, overlay, read_yaml, validated
 from sedflow.plugins import SettingsError, nearest
+from sedflow.runs import HEADLINES
 
 
 def read_system(name: str, variant: str = "default", folder="workflow/systems") -> System:
@@ -63,6 +64,9 @@ def check_system(page: dict, where: str = "system") -> System:
     plugins.check("sequence", system.detector.sequence, f"{where}: detector.sequence")
     for name, stage in system.stages.items():
         _check_stage(system, name, stage, where)
+    for name in system.headlines:
+        if name not in HEADLINES:
+            raise SettingsError(f"{where}: headlines: no metric {name!r}{nearest(name, HEADLINES)}")
     known = {"default", *system.variants}
     for group, variants in (system.comparison.groups if system.comparison else {}).items():
         for variant in set(variants) - known:

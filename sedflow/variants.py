@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from sedflow.events import write_table
-from sedflow.runs import HEADLINES, Result, RunFolder, mean_sd, results, spread
+from sedflow.runs import HEADLINES, Result, RunFolder, mean_sd, results, shown, spread
 
 PLOTTED = ("psds1", "psds2")
 
@@ -22,7 +22,8 @@ def write_comparison(runs: Sequence[RunFolder], settings: Mapping, out: Path) ->
     Parameters
     ----------
     runs : sequence of RunFolder    finished runs of one system
-    settings : mapping    ``title``; ``groups``: name → variants; ``published``: variant → metric → value
+    settings : mapping    ``title``; ``groups``: name → variants; ``published``: variant → metric → value;
+        ``headlines``: metrics that come first
     out : Path    folder
     """
     collected = [result for result in results(runs) if result.network == "chosen"]
@@ -30,11 +31,12 @@ def write_comparison(runs: Sequence[RunFolder], settings: Mapping, out: Path) ->
         group: [result for variant in variants for result in collected if result.variant == variant]
         for group, variants in settings["groups"].items()
     }
-    metrics = [name for name in HEADLINES if any(name in result.final for result in collected)]
+    headlines = settings.get("headlines", [])
+    metrics = shown(collected, headlines)
     write_rows(out / "table.tsv", groups, metrics, settings["published"])
     text = markdown(settings["title"], groups, metrics, settings["published"])
     (out / "table.md").write_text(text, encoding="utf-8")
-    for suffix, drawing in plots(settings["title"], groups).items():
+    for suffix, drawing in plots(settings["title"], groups, (*headlines, *PLOTTED)[:2]).items():
         (out / f"plot.{suffix}").write_bytes(drawing)
 
 
@@ -71,7 +73,7 @@ def markdown(title: str, groups: Mapping[str, list[Result]], metrics: Sequence[s
     return "\n".join(lines) + "\n"
 
 
-def plots(title: str, groups: Mapping[str, list[Result]]) -> dict[str, bytes]:
+def plots(title: str, groups: Mapping[str, list[Result]], metrics: Sequence[str] = PLOTTED) -> dict[str, bytes]:
     """The plot as SVG and PNG: mean and standard deviation over seeds, every seed a small dot."""
     import matplotlib
 
@@ -82,14 +84,14 @@ def plots(title: str, groups: Mapping[str, list[Result]]) -> dict[str, bytes]:
     heights = [1 + len({result.variant for result in members}) for members in groups.values()]
     with matplotlib.rc_context({"svg.hashsalt": "sedflow", "font.size": 9, "axes.axisbelow": True}):
         figure, axes = pyplot.subplots(
-            len(groups), len(PLOTTED), figsize=(9, 1.2 + 0.5 * (rows + len(groups))), sharex="col", squeeze=False,
+            len(groups), len(metrics), figsize=(9, 1.2 + 0.5 * (rows + len(groups))), sharex="col", squeeze=False,
             gridspec_kw={"height_ratios": heights}, layout="constrained",
         )  # fmt: skip
         for (group, members), of_group in zip(groups.items(), axes, strict=True):
-            for metric, axis in zip(PLOTTED, of_group, strict=True):
+            for metric, axis in zip(metrics, of_group, strict=True):
                 _draw(axis, members, metric)
             of_group[0].set_title(group, loc="left", fontweight="bold")
-        for metric, axis in zip(PLOTTED, axes[-1], strict=True):
+        for metric, axis in zip(metrics, axes[-1], strict=True):
             axis.set_xlabel(f"{HEADLINES[metric][1]} on test")
         handles, labels = axes[0, 0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=max(1, len(labels)), frameon=False)

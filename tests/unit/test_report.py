@@ -328,6 +328,24 @@ def test_summary_prints_stages_published_row_and_path(report, capsys):
     assert f"{report / 'index.html'}" in printed
 
 
+def test_a_page_says_which_metrics_come_first(system, report, tmp_path, capsys):
+    wanted = ["onset_f1_at_0.5", "segment_error_rate_at_0.5"]
+    out = system.write(tmp_path, headlines=wanted, published={"onset_f1_at_0.5": 0.929})
+    page, usual = ((folder / "index.html").read_text() for folder in (out, report))
+    metrics = system.runs[-1].read("metrics.json")
+    block = metrics[metrics["chosen"]]["postprocessed"]
+    for title, value in (
+        ("Onset F1 at 0.5, classes pooled", block["onset_f1_at_0.5"]["micro_average"]),
+        ("Segment error rate at 0.5", block["segment_error_rate_at_0.5"]["error_rate"]),
+    ):
+        assert 0 < value and title in page and title not in usual
+        first_tile, last_psds = page.index(title), page.index("PSDS1")
+        assert first_tile < last_psds and f"{value:.3f}" in page[first_tile:last_psds]
+    assert "published 0.929" in page and "published 0.359" not in page
+    print_summary(out / "metrics.json")
+    assert "0.929" in capsys.readouterr().out
+
+
 def test_time_is_written_as_people_read_it():
     assert [clock(s) for s in (4.21, 61.5, 119.9, 700, 3599, 3600, 4000)] == [
         "4.2 s", "1 min 02 s", "2 min 00 s", "12 min", "1 h 00 min", "1 h 00 min", "1 h 07 min"

@@ -56,6 +56,29 @@ def test_the_plot_names_every_variant_and_is_the_same_twice(runs, tmp_path):
     assert b"worse" in once["plot.svg"] and b"frozen" in once["plot.svg"]
 
 
+def test_metrics_that_a_page_wants_come_first_and_others_stay_away(runs, tmp_path):
+    for run in runs:
+        metrics = run.read("metrics.json")
+        onset = {"onset_f1_at_0.5": {"micro_average": 0.7}, "segment_error_rate_at_0.5": {"error_rate": 0.4}}
+        metrics["student"] = {kind: block | onset for kind, block in metrics["student"].items()}
+        (run.path / "metrics.json").write_text(json.dumps(metrics))
+    write_comparison(runs, SETTINGS, tmp_path / "usual")
+    assert "Onset" not in (tmp_path / "usual/table.md").read_text()
+    wanted = {"headlines": ["onset_f1_at_0.5"], "published": {"plain": {"onset_f1_at_0.5": 0.9}, "worse": {}}}
+    write_comparison(runs, SETTINGS | wanted, tmp_path / "wanted")
+    text = (tmp_path / "wanted/table.md").read_text()
+    assert text.index("Onset F1") < text.index("PSDS1") and "error rate" not in text
+    assert "| plain | frozen | 2 | 0.700 ± 0.000 | 0.300 ± 0.141 | 0.150 ± 0.071 | 0.300 ± 0.000 | 0.900 |" in text
+    assert b"Onset F1" in (tmp_path / "wanted/plot.svg").read_bytes()
+
+
+def test_a_page_that_wants_a_metric_that_is_not_there_is_refused(tmp_path):
+    page = Path("workflow/systems/demo.yaml").read_text(encoding="utf-8")
+    (tmp_path / "mine.yaml").write_text(page + "headlines: [onset_f1]\n")
+    with pytest.raises(SettingsError, match=r"headlines: no metric 'onset_f1'.*onset_f1_at_0\.5"):
+        read_system("mine", folder=tmp_path)
+
+
 def test_a_comparison_of_a_variant_that_is_not_there_is_refused(tmp_path):
     page = Path("workflow/systems/demo.yaml").read_text(encoding="utf-8")
     (tmp_path / "mine.yaml").write_text(page + "comparison: {groups: {Learning: [default, wdie]}}\n")

@@ -68,7 +68,9 @@ def compared(wildcards):
 def compared_settings(wildcards):
     groups, pages, _ = compared(wildcards)
     published = {variant: page.published for variant, page in pages.items()}
-    return canonical({"title": system_of(wildcards.system).title, "groups": groups, "published": published})
+    system = system_of(wildcards.system)
+    told = {"title": system.title, "headlines": system.headlines, "groups": groups, "published": published}
+    return canonical(told)
 
 
 rule comparison:
