@@ -338,7 +338,7 @@ def test_a_page_says_which_metrics_come_first(system, report, tmp_path, capsys):
         ("Onset F1 at 0.5, classes pooled", block["onset_f1_at_0.5"]["micro_average"]),
         ("Segment error rate at 0.5", block["segment_error_rate_at_0.5"]["error_rate"]),
     ):
-        assert 0 < value and title in page and title not in usual
+        assert value > 0 and title in page and title not in usual
         first_tile, last_psds = page.index(title), page.index("PSDS1")
         assert first_tile < last_psds and f"{value:.3f}" in page[first_tile:last_psds]
     assert "published 0.929" in page and "published 0.359" not in page
