@@ -11,14 +11,24 @@ from sedflow.audio import sha256
 from sedflow.comparison import Contender, ScoreSet, cell_lines, stars
 from sedflow.evaluation import psd_roc
 from sedflow.events import Event
-from sedflow.figures import Axis, Line, interval_chart, line_chart
+from sedflow.figures import (
+    GREY,
+    MOST_CLASSES,
+    STYLES,
+    Axis,
+    Line,
+    bar,
+    interval_chart,
+    learning_charts,
+    line_chart,
+    roc_line,
+    styles_of,
+)
 from sedflow.files import write_text
 from sedflow.html_page import render
 from sedflow.runs import RunError
 
-STYLES = ("s1", "s2", "s3", "s4", "s5", "s0")
 MAIN = ("psds1", "psds2", "collar_f1_at_0.5", "intersection_f1_at_0.5")
-MOST_CLASSES = 24
 SECTIONS = (
     ("numbers", "Numbers"),
     ("roc", "PSD-ROC"),
@@ -46,7 +56,7 @@ def write_comparison_page(
     rows : sequence    what ``comparison.compare`` gave
     judged_on : str    what the clips are, and what was drawn
     """
-    styles = {system.name: STYLES[min(k, len(STYLES) - 1)] for k, system in enumerate(systems)}
+    styles = styles_of([system.name for system in systems], (*STYLES, GREY))
     hours = sum(durations.values()) / 3600
     context = {
         "title": " · ".join(styles),
@@ -109,10 +119,10 @@ def _roc_charts(scores, truth, durations, styles) -> dict:
     for name, seeds in scores.items():
         for k, of_seed in enumerate(seeds):
             roc = psd_roc(of_seed, truth, durations)
-            style = f"{styles[name]} steps" + " faint" * (k > 0)
+            style = styles[name] + " faint" * (k > 0)
             for label, curve in {"All classes": roc["overall"], **roc["per_class"]}.items():
-                across, up = [*curve["efpr"], roc["max_efpr"]], [*curve["tpr"], *curve["tpr"][-1:]]
-                drawn.setdefault(label, []).append(Line(name, across, up, style))
+                line = roc_line(name, curve["efpr"], curve["tpr"], roc["max_efpr"], style)
+                drawn.setdefault(label, []).append(line)
     kept = list(drawn)[: MOST_CLASSES + 1]
     charts = [line_chart(label, drawn[label], x, Axis("events found", 0, 1)) for label in kept]
     return {"roc_charts": charts, "classes_left_out": len(drawn) - len(kept)}
@@ -124,16 +134,14 @@ def _class_charts(rows: Sequence[Mapping], styles: Mapping[str, str]) -> list[di
         tables = {row["system"]: row["per_class"].get(name, {}) for row in rows}
         labels = list(next(iter(tables.values())))[:MOST_CLASSES]
         bars = [
-            {"name": label, "bars": [_bar(system, of.get(label), styles[system]) for system, of in tables.items()]}
+            {
+                "name": label,
+                "bars": [bar(system, of.get(label, math.nan), styles[system]) for system, of in tables.items()],
+            }
             for label in labels
         ]
         charts.append({"title": f"{name}, class by class", "rows": bars})
     return charts
-
-
-def _bar(name: str, value: float | None, style: str) -> dict:
-    text = "–" if value is None else f"{value:.2f}"
-    return {"name": name, "style": style, "percent": round(100 * (value or 0.0), 2), "text": text}
 
 
 def _learning_charts(systems: Sequence[Contender], styles: Mapping[str, str]) -> list[dict]:
@@ -146,13 +154,7 @@ def _learning_charts(systems: Sequence[Contender], styles: Mapping[str, str]) ->
                 quantities.setdefault(quantity, []).append(
                     Line(f"{system.name}, seed {run.seed}", steps, values, style)
                 )
-    charts = []
-    for quantity in sorted(quantities, key=lambda name: (not name.startswith("validation"), name)):
-        lines = quantities[quantity]
-        x = Axis.around("step", [step for line in lines for step in line.x], low=0)
-        y = Axis.around("", [value for line in lines for value in line.y])
-        charts.append(line_chart(quantity, lines, x, y))
-    return charts
+    return learning_charts(quantities)
 
 
 def settings_that_differ(systems: Sequence[Contender]) -> list[dict]:

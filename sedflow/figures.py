@@ -10,14 +10,28 @@ import base64
 import dataclasses
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
+STYLES, GREY = ("s1", "s2", "s3", "s4", "s5"), "s0"  # CSS classes of the pages
+MOST_CLASSES = 24  # a figure shows no more
 MOST_POINTS = 400
 _PALETTE = np.array([[0, 0, 4], [60, 15, 112], [140, 41, 129], [222, 73, 104], [254, 159, 109], [252, 253, 191]])
 _LOWEST_HZ = 50.0
 _DYNAMIC_RANGE_DB = 75.0
+
+
+def styles_of(names: Iterable, styles: Sequence[str]) -> dict:
+    """A style per name, in order; the last one serves all that are left."""
+    return {name: styles[min(k, len(styles) - 1)] for k, name in enumerate(names)}
+
+
+def most_frequent(classes: Iterable[str], counts: Mapping[str, int]) -> list[str]:
+    """The classes that a figure shows, in their order: those that sound, the ``MOST_CLASSES`` of the largest counts."""
+    sounding = [label for label in classes if counts[label]]
+    kept = set(sorted(sounding, key=lambda label: -counts[label])[:MOST_CLASSES])
+    return [label for label in sounding if label in kept]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,6 +115,28 @@ def thin(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return x, y
     kept = np.unique(np.linspace(0, len(x) - 1, MOST_POINTS).round().astype(int))
     return x[kept], y[kept]
+
+
+def roc_line(name: str, efpr: Sequence[float], tpr: Sequence[float], end: float, style: str) -> Line:
+    """A PSD-ROC as a staircase that holds its last rate until ``end``."""
+    return Line(name, [*efpr, end], [*tpr, *tpr[-1:]], f"{style} steps")
+
+
+def learning_charts(quantities: Mapping[str, Sequence[Line]]) -> list[dict]:
+    """A chart per quantity over steps, those of validation first."""
+    charts = []
+    for quantity in sorted(quantities, key=lambda name: (not name.startswith("validation"), name)):
+        lines = quantities[quantity]
+        x = Axis.around("step", [step for line in lines for step in line.x], low=0)
+        charts.append(line_chart(quantity, lines, x, Axis.around("", [value for line in lines for value in line.y])))
+    return charts
+
+
+def bar(name: str, value: float, style: str) -> dict:
+    """One bar of a chart of numbers from 0 to 1; NaN is a dash."""
+    known = math.isfinite(value)
+    text = f"{value:.2f}" if known else "–"
+    return {"name": name, "style": style, "percent": round(100 * value, 2) if known else 0, "text": text}
 
 
 def interval_chart(

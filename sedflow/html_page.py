@@ -8,7 +8,7 @@ PACKAGE = Path(__file__).parent
 
 
 def render(template: str, context: dict) -> str:
-    """Fill a template of the package; keys that end in ``_json`` are data for the page's script."""
+    """Fill a template that extends ``page.html``; keys that end in ``_json`` are data for the page's script."""
     import jinja2
     import markupsafe
 
@@ -21,6 +21,6 @@ def render(template: str, context: dict) -> str:
         key: markupsafe.Markup(text.replace("</", "<\\/")) for key, text in context.items() if key.endswith("_json")
     }
     css, javascript = (
-        markupsafe.Markup((PACKAGE / f"report_page.{kind}").read_text(encoding="utf-8")) for kind in ("css", "js")
+        markupsafe.Markup((PACKAGE / name).read_text(encoding="utf-8")) for name in ("page.css", "report_page.js")
     )
     return templates.get_template(template).render(context | data | {"css": css, "javascript": javascript})

@@ -13,7 +13,7 @@ from sedflow import postprocess
 from sedflow.clip_cards import Study, best_and_worst, clip_card, snrs_of
 from sedflow.detections import detect_events
 from sedflow.events import Clip
-from sedflow.figures import Axis, Line, heatmap, line_chart
+from sedflow.figures import GREY, STYLES, Axis, Line, bar, heatmap, line_chart, most_frequent, roc_line, styles_of
 from sedflow.judge import of_corpus
 from sedflow.mistakes import (
     NOTHING,
@@ -32,10 +32,8 @@ from sedflow.runs import HEADLINES, RunFolder
 from sedflow.scores import Scores, load_scores
 
 SPLIT = "test"
-MOST_CLASSES = 24
 CLIPS_EACH = 10
 THRESHOLDS = 49
-STYLES = ("s1", "s2", "s3", "s4", "s5")
 CLASS_METRICS = ("psds1", "psds2", "collar_f1_at_0.5")
 
 
@@ -58,8 +56,7 @@ def study_run(run: RunFolder, folder: Path) -> tuple[Study, dict[str, Scores]]:
 def stage_styles(runs: Sequence[RunFolder]) -> dict[tuple[str, str], str]:
     """A colour per variant and stage: the first stage grey, later ones in colours."""
     keys = list(dict.fromkeys((run.variant, run.stage) for run in runs))
-    colours = ("s0", *STYLES) if len(keys) > 1 else STYLES
-    return {key: colours[min(k, len(colours) - 1)] for k, key in enumerate(keys)}
+    return styles_of(keys, (GREY, *STYLES) if len(keys) > 1 else STYLES)
 
 
 def stage_names(runs: Sequence[RunFolder]) -> dict[tuple[str, str], str]:
@@ -70,9 +67,7 @@ def stage_names(runs: Sequence[RunFolder]) -> dict[tuple[str, str], str]:
 
 def frequent_classes(study: Study) -> list[str]:
     """The classes with the most events, in the order of the score columns; figures show no more than these."""
-    counts = Counter(event.label for events in study.truth.values() for event in events)
-    kept = set(sorted(study.classes, key=lambda label: -counts[label])[:MOST_CLASSES])
-    return [label for label in study.classes if label in kept and counts[label]]
+    return most_frequent(study.classes, Counter(event.label for events in study.truth.values() for event in events))
 
 
 def roc_section(runs: Sequence[RunFolder], shown: Sequence[str]) -> dict:
@@ -83,15 +78,14 @@ def roc_section(runs: Sequence[RunFolder], shown: Sequence[str]) -> dict:
     highest = 0.0
     for run in runs:
         key = (run.variant, run.stage)
-        style = f"{styles[key]} steps" + (" faint" if key in seen else "")
+        style = styles[key] + (" faint" if key in seen else "")
         seen.add(key)
         curves, end = read_roc(run)
         highest = max(highest, end)
         for name in drawn:
             efpr, tpr = curves.get(name, ([], []))
             if len(efpr):
-                line = Line(f"{names[key]}, seed {run.seed}", [*efpr, end], [*tpr, tpr[-1]], style)
-                drawn[name].append(line)
+                drawn[name].append(roc_line(f"{names[key]}, seed {run.seed}", efpr, tpr, end, style))
     x, y = Axis("false positives / h", 0, highest or 100), Axis("events found", 0, 1)
     return {
         "roc_charts": [line_chart(name, lines, x, y) for name, lines in drawn.items()],
@@ -122,7 +116,7 @@ def class_section(runs: Sequence[RunFolder], shown: Sequence[str]) -> dict:
             {
                 "name": label,
                 "bars": [
-                    _bar(names[key], float(np.mean([seed.get(label, np.nan) for seed in seeds])), styles[key])
+                    bar(names[key], float(np.mean([seed.get(label, np.nan) for seed in seeds])), styles[key])
                     for key, seeds in by_stage.items()
                 ],
             }
@@ -131,12 +125,6 @@ def class_section(runs: Sequence[RunFolder], shown: Sequence[str]) -> dict:
         charts.append({"title": f"{HEADLINES[metric][1]}, class by class", "rows": rows})
     legend = [{"name": names[key], "style": style} for key, style in styles.items()]
     return {"class_charts": charts, "stage_legend": legend}
-
-
-def _bar(name: str, value: float, style: str) -> dict:
-    known = np.isfinite(value)
-    text = f"{value:.2f}" if known else "–"
-    return {"name": name, "style": style, "percent": round(100 * value, 2) if known else 0, "text": text}
 
 
 def mistakes_section(study: Study, clips: Sequence[Clip], root: Path, shown: Sequence[str]) -> dict:

@@ -17,15 +17,14 @@ import numpy as np
 import sedflow
 from sedflow.audio import sha256
 from sedflow.events import Clip, read_events, read_weak
-from sedflow.figures import Axis, Line, heatmap, line_chart
+from sedflow.figures import GREY, Line, heatmap, learning_charts, most_frequent
 from sedflow.mistakes import cooccurrence
 from sedflow.params import HELD_OUT
 from sedflow.runs import NETWORKS, RunFolder
 
 PACKAGES = ("torch", "lightning", "numpy", "scaper", "librosa", "soundfile", "sed_scores_eval", "snakemake", "dvc")
 WATTS_PER_CORE = 10
-NETWORK_STYLES = {"student": "s0", "teacher": "s1", "the run": "s3"}
-MOST_CLASSES = 24
+NETWORK_STYLES = {"student": GREY, "teacher": "s1", "the run": "s3"}
 
 
 def source_labels(manifests: Path, source: str) -> tuple[str, dict[str, list[str]]]:
@@ -54,8 +53,9 @@ def data_section(clips: Mapping[Path, Sequence[Clip]], classes: Sequence[str]) -
             labels[name] = source_labels(folder, source)
             rows.append(_source_row(name, [c for c in of_corpus if c.source == source], *labels[name]))
     labelled = [name for name in labels if labels[name][0] != "none"]
-    shown = _most_frequent(classes, [labels[name][1] for name in labelled])
-    counts = np.array([_count(labels[name][1], shown) for name in labelled], dtype=int).reshape(len(labelled), -1)
+    shown = most_frequent(classes, _count(of_clip for name in labelled for of_clip in labels[name][1].values()))
+    of_source = [_count(labels[name][1].values()) for name in labelled]
+    counts = np.array([[of[label] for label in shown] for of in of_source], dtype=int).reshape(len(labelled), -1)
     held = {split: [name for name in labelled if name.split(": ")[-1] == split] for split in HELD_OUT}
     training = [name for name in labelled if name not in (*held["validation"], *held["test"])]
     together = {"labelled training clips": training, "test": held["test"]}
@@ -82,15 +82,8 @@ def _source_row(name: str, clips: Sequence[Clip], kind: str, labels: dict[str, l
     }
 
 
-def _count(labels: dict[str, list[str]], classes: Sequence[str]) -> list[int]:
-    counts = Counter(label for of_clip in labels.values() for label in of_clip)
-    return [counts[label] for label in classes]
-
-
-def _most_frequent(classes: Sequence[str], sources: Iterable[dict[str, list[str]]]) -> list[str]:
-    counts = Counter(label for labels in sources for of_clip in labels.values() for label in of_clip)
-    kept = set(sorted(classes, key=lambda label: -counts[label])[:MOST_CLASSES])
-    return [label for label in classes if label in kept]
+def _count(labels: Iterable[Iterable[str]]) -> Counter:
+    return Counter(label for of_clip in labels for label in of_clip)
 
 
 def learning_section(runs: Sequence[RunFolder]) -> dict:
@@ -117,12 +110,7 @@ def _learning_charts(runs: Sequence[RunFolder]) -> list[dict]:
             style += " dots" if len(steps) == 1 else ""
             quantity = "/".join(part for part in parts if part not in NETWORKS)
             quantities.setdefault(quantity, []).append(Line(f"{network}, seed {run.seed}", steps, values, style))
-    charts = []
-    for quantity in sorted(quantities, key=lambda name: (not name.startswith("validation"), name)):
-        lines = quantities[quantity]
-        x = Axis.around("step", [step for line in lines for step in line.x], low=0)
-        charts.append(line_chart(quantity, lines, x, Axis.around("", [value for line in lines for value in line.y])))
-    return charts
+    return learning_charts(quantities)
 
 
 def cost_section(benchmarks: Path, names: set[str], stages: Sequence[str]) -> dict:
