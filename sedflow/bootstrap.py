@@ -156,7 +156,7 @@ def _columns(rows):
     }
 
 
-def spread(drawn: Mapping[str, np.ndarray], level: float = 0.95) -> dict[str, list[float]]:
+def middle_of_draws(drawn: Mapping[str, np.ndarray], level: float = 0.95) -> dict[str, list[float]]:
     """Confidence intervals: metric → [low, high]."""
     return {name: _middle(values, level) for name, values in drawn.items()}
 
@@ -173,7 +173,7 @@ def against(first: np.ndarray, second: np.ndarray, measured: float, level: float
 
 def intervals(evaluation: Evaluation, level: float = 0.95, **how) -> dict:
     """Confidence intervals of one evaluation: metric → [low, high], where defined; ``how`` is that of ``draw``."""
-    found = spread(draw([evaluation], **how)[0], level)
+    found = middle_of_draws(draw([evaluation], **how)[0], level)
     return {name: pair for name, pair in found.items() if np.isfinite(pair).all()}
 
 

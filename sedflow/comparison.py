@@ -17,7 +17,7 @@ import numpy as np
 
 from sedflow import postprocess
 from sedflow.agreement import EvaluationError
-from sedflow.bootstrap import SUMMARIES, against, draw, headlines, spread
+from sedflow.bootstrap import SUMMARIES, against, draw, headlines, middle_of_draws
 from sedflow.evaluation import Evaluation, Rules
 from sedflow.events import Event
 from sedflow.judge import corpora_with
@@ -130,7 +130,7 @@ def compare(
     first: dict[str, np.ndarray] = {}
     for name, seeds in judged.items():
         row, draws = _row(name, [e.metrics() for e in seeds]), _mean([next(drawn) for _ in seeds])
-        row["intervals"] = spread(draws)
+        row["intervals"] = middle_of_draws(draws)
         if rows:
             both = [metric for metric in row["metrics"] if metric in rows[0]["metrics"]]
             gained = {metric: row["metrics"][metric] - rows[0]["metrics"][metric] for metric in both}

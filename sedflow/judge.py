@@ -49,7 +49,7 @@ def of_corpus(folder: Path, split: str, scores: Mapping[str, Scores]) -> tuple[d
     return own, truth, durations
 
 
-def tune(scores: Sequence[Path], manifests: Sequence[Path], kind: dict, objective: str) -> dict:
+def tune_run(scores: Sequence[Path], manifests: Sequence[Path], kind: dict, objective: str) -> dict:
     """Tune the post-processing of every network of a run on validation, and choose the network.
 
     Parameters
@@ -61,7 +61,7 @@ def tune(scores: Sequence[Path], manifests: Sequence[Path], kind: dict, objectiv
 
     Returns
     -------
-    dict    network → what `tuning.tune` gives, and under ``chosen`` the network that reached most
+    dict    network → what `tuning.tune_classes` gives, and under ``chosen`` the network that reached most
     """
     postprocess.check(kind)
     objective = kind.get("objective", objective)
@@ -72,22 +72,21 @@ def tune(scores: Sequence[Path], manifests: Sequence[Path], kind: dict, objectiv
         for folder in folders:
             truth, durations = read_truth(folder, "validation")
             own = {clip: of_clip for clip, of_clip in of_network.items() if clip in durations}
-            parts.append(
-                tuning.tune(kind["name"], kind.get("candidates"), own, truth, durations, "validation", objective)
-            )
+            what = own, truth, durations, "validation"
+            parts.append(tuning.tune_classes(kind["name"], kind.get("candidates"), *what, objective))
         tuned[network] = tuning.join(parts)
     reached = {network: sum(told["reached"].values()) for network, told in tuned.items()}
     return {**tuned, "chosen": max(reached, key=reached.get)}
 
 
-def evaluate(scores: Sequence[Path], manifests: Sequence[Path], tuned: Mapping) -> tuple[dict, dict]:
+def evaluate_run(scores: Sequence[Path], manifests: Sequence[Path], tuned: Mapping) -> tuple[dict, dict]:
     """Judge every network of a run on test.
 
     Parameters
     ----------
     scores : sequence of Path    ``test_<network>.parquet``
     manifests : sequence of Path
-    tuned : mapping    what `tune` gave
+    tuned : mapping    what `tune_run` gave
 
     Returns
     -------

@@ -14,7 +14,7 @@ from sedflow import bootstrap, recordings
 from sedflow.agreement import EvaluationError
 from sedflow.evaluation import CRITERIA, Evaluation, Rules
 from sedflow.events import ClassSet, Event, read_clips, read_durations
-from sedflow.labels import read_labels
+from sedflow.labels import read_any_labels
 from sedflow.psds import Criteria
 from sedflow.scores import Scores, load_scores
 
@@ -28,7 +28,7 @@ class Files:
     Parameters
     ----------
     scores : Path    ``….parquet``, or a folder in the format of sed_scores_eval
-    truth : Path    whatever ``labels.read_labels`` reads
+    truth : Path    whatever ``labels.read_any_labels`` reads
     durations : Path, optional    ``filename duration``; without it clips last as long as their scores
     clips : Path, optional    ``clips.tsv``: clips that share a recording are drawn together
     windows : bool    the clips are windows of long recordings, which are joined and judged (MAESTRO)
@@ -47,7 +47,7 @@ class Files:
         ------
         EvaluationError    durations are needed and not given, or the truth names no clip
         """
-        scores, truth = load_scores(self.scores), read_labels(self.truth)
+        scores, truth = load_scores(self.scores), read_any_labels(self.truth)
         if not truth:
             raise EvaluationError(f"{self.truth}: no rows below the header, so there is nothing to judge by; fill it")
         if silent := len(scores.keys() - truth.keys()):

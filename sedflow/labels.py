@@ -13,7 +13,7 @@ RAVEN_LABELS = ("Annotation", "Label", "Species", "Common Name", "Class", "Tags"
 RAVEN_TIMES = ("Begin Time (s)", "End Time (s)")
 
 
-def read_labels(path, sounds: float = SOUNDS) -> dict[str, list[Event]]:
+def read_any_labels(path, sounds: float = SOUNDS) -> dict[str, list[Event]]:
     """Read true events from whatever they are in: clip id → events.
 
     Parameters

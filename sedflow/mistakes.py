@@ -73,7 +73,7 @@ def covered_share(event: Event, others: Iterable[Event]) -> float:
     return inside / (event.offset - event.onset)
 
 
-def judge(truth: Sequence[Event], detections: Sequence[Event]) -> Judgement:
+def match_events(truth: Sequence[Event], detections: Sequence[Event]) -> Judgement:
     """Tell the found from the missed events and the right from the wrong detections of one clip."""
     judgement = Judgement([], [], [], [])
     for detection in detections:

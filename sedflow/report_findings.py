@@ -23,7 +23,7 @@ from sedflow.mistakes import (
     count_by_duration,
     count_by_overlap,
     count_by_snr,
-    judge,
+    match_events,
     operating_points,
     pool_calibrations,
     precision_recall_f1,
@@ -49,7 +49,7 @@ def study_run(run: RunFolder, folder: Path) -> tuple[Study, dict[str, Scores]]:
     thresholds = {label: 0.5 for label in classes} | (spec.get("thresholds") or {})
     detections = detect_events(scores, thresholds)
     truth = {clip: events.get(clip, []) for clip in durations}
-    judgements = {clip: judge(truth[clip], detections.get(clip, [])) for clip in durations}
+    judgements = {clip: match_events(truth[clip], detections.get(clip, [])) for clip in durations}
     return Study(scores, truth, detections, judgements, thresholds), raw
 
 

@@ -10,7 +10,7 @@ from sedflow import bootstrap, judge, postprocess
 from sedflow.comparison import cell_lines, compare, stars
 from sedflow.events import read_clips
 from sedflow.report_findings import SPLIT, stage_names
-from sedflow.runs import HEADLINES, Result, RunFolder, mean_sd, results, scalar, shown, spread
+from sedflow.runs import HEADLINES, Result, RunFolder, mean_sd, plus_minus, results, scalar, shown
 from sedflow.scores import load_scores
 
 TILES = ("psds1", "psds2", "collar_f1_at_0.5", "intersection_f1_at_0.5")
@@ -111,7 +111,7 @@ def _other_corpora(runs: Sequence[RunFolder], last: Result, columns: Sequence[st
     rows = []
     for corpus in blocks[0]:
         values = {name: [scalar(block[corpus], name) for block in blocks] for name in columns}
-        rows.append({"name": corpus, "cells": [spread(values[name]) for name in columns]})
+        rows.append({"name": corpus, "cells": [plus_minus(values[name]) for name in columns]})
     return rows
 
 
@@ -138,8 +138,8 @@ def _tile(name: str, values: Sequence[float], published: float | None, interval:
 def _table_row(result: Result, columns: Sequence[str], choices: set[str]) -> dict:
     cells = []
     for name in columns:
-        raw = spread(result.raw[name]) if name in result.raw else ""
-        final = spread(result.final[name]) if name in result.final else "–"
+        raw = plus_minus(result.raw[name]) if name in result.raw else ""
+        final = plus_minus(result.final[name]) if name in result.final else "–"
         cells.append({"final": final, "raw": "" if raw == final else raw})
     best = choices == {result.network} or result.network == "chosen"
     name = "chosen, seed by seed" if result.network == "chosen" else result.network

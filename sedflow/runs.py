@@ -118,7 +118,7 @@ def mean_sd(values: Sequence[float]) -> tuple[float, float]:
     return float(values.mean()), float(values.std(ddof=1)) if len(values) > 1 else math.nan
 
 
-def spread(values: Sequence[float], digits: int = 3) -> str:
+def plus_minus(values: Sequence[float], digits: int = 3) -> str:
     """Mean ± sd as text: ``0.512 ± 0.013``, without the sd for a single seed, – for no number."""
     mean, sd = mean_sd(values)
     if math.isnan(mean):

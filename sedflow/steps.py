@@ -183,7 +183,7 @@ def tune(
     """Tune post-processing on validation scores, and choose between student and teacher."""
     from sedflow import files, judge
 
-    files.write_json(out, judge.tune(scores, manifests, settings["postprocess"], settings["objective"]))
+    files.write_json(out, judge.tune_run(scores, manifests, settings["postprocess"], settings["objective"]))
 
 
 @steps.command()
@@ -197,7 +197,7 @@ def evaluate_run(
     """Judge test scores of a run's networks, before and after the post-processing that was tuned for them."""
     from sedflow import files, judge
 
-    metrics, curves = judge.evaluate(scores, manifests, json.loads(postprocess.read_text(encoding="utf-8")))
+    metrics, curves = judge.evaluate_run(scores, manifests, json.loads(postprocess.read_text(encoding="utf-8")))
     files.write_json(roc, curves)
     files.write_json(out, metrics)
 

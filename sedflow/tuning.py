@@ -45,7 +45,7 @@ CANDIDATES: dict[str, list[dict]] = {
 }
 
 
-def tune(
+def tune_classes(
     kind: str,
     candidates: Sequence[Mapping] | None,
     scores: Mapping[str, Scores],
@@ -83,16 +83,16 @@ def tune(
     ]
     if not candidates:
         raise PostprocessError(f"post-processing {kind!r} needs candidates to choose from")
-    judge = _Judge(frames, truth, durations, objective)
+    worth_of = _Worth(frames, truth, durations, objective)
     steps = [one_class(kind, candidate) for candidate in candidates]
-    best, reached, untouched, thresholds, worth = {}, {}, {}, {}, np.zeros(len(steps))
-    for label in progress(judge.present):
+    best, reached, untouched, thresholds, overall = {}, {}, {}, {}, np.zeros(len(steps))
+    for label in progress(worth_of.present):
         values = frames.column(label)
-        tried = np.array([judge(label, *step(values, frames)) for step in steps])
+        tried = np.array([worth_of(label, *step(values, frames)) for step in steps])
         best[label], reached[label] = int(tried.argmax()), float(tried.max())
-        untouched[label], worth = judge(label, values, frames), worth + tried
-        thresholds[label] = judge.threshold(label, *steps[best[label]](values, frames))
-    fallback = int(worth.argmax())  # a class that validation lacks gets what serves the others best
+        untouched[label], overall = worth_of(label, values, frames), overall + tried
+        thresholds[label] = worth_of.threshold(label, *steps[best[label]](values, frames))
+    fallback = int(overall.argmax())  # a class that validation lacks gets what serves the others best
     return {
         "name": kind,
         "settings": {label: candidates[best.get(label, fallback)] for label in frames.classes},
@@ -138,7 +138,7 @@ def _check(kind, split, objective):
         raise PostprocessError(f"{objective} is the same at every threshold; tune thresholds for 'collar_f1_at_0.5'")
 
 
-class _Judge:
+class _Worth:
     """Worth of one class's scores under the objective."""
 
     def __init__(self, frames, truth, durations, objective):

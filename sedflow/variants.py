@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from sedflow.events import write_table
-from sedflow.runs import HEADLINES, Result, RunFolder, mean_sd, results, shown, spread
+from sedflow.runs import HEADLINES, Result, RunFolder, mean_sd, plus_minus, results, shown
 
 PLOTTED = ("psds1", "psds2")
 
@@ -64,8 +64,8 @@ def markdown(title: str, groups: Mapping[str, list[Result]], metrics: Sequence[s
         lines += [f"## {group}", "", f"| {' | '.join(columns)} |", "|" + "---|" * len(columns)]
         for result in members:
             cells = [result.variant, result.stage, str(len(result.seeds))]
-            cells += [spread(result.final.get(name, [math.nan])) for name in metrics]
-            cells += [spread([published[result.variant].get(name, math.nan)]) for name in told]
+            cells += [plus_minus(result.final.get(name, [math.nan])) for name in metrics]
+            cells += [plus_minus([published[result.variant].get(name, math.nan)]) for name in told]
             lines.append(f"| {' | '.join(cells)} |")
         lines.append("")
     lines.append("Test clips, post-processed as tuned on validation; the network that was better on validation.")

@@ -33,6 +33,7 @@ class Dcase2016Task2:
     sample_rate : int    of the clips that are written, Hz
     seconds : float    length of a piece
     hop_seconds : float    from piece to piece of the training scenes; by default they do not overlap
+    whole_scenes : bool    leave training scenes whole, for stages with ``random_crops``
     shards : int    jobs
     allow_missing : int    so many scenes may be absent
     """
@@ -46,11 +47,13 @@ class Dcase2016Task2:
         sample_rate: int = 16000,
         seconds: float = 10.0,
         hop_seconds: float | None = None,
+        whole_scenes: bool = False,
         shards: int = 2,
         allow_missing: int = 0,
     ):
         self.sources = {"real_strong": "strong", "validation": "strong", "test": "strong"}
         self.path, self.sample_rate, self.seconds, self.hop_seconds = path, sample_rate, seconds, hop_seconds or seconds
+        self.whole = ("real_strong", "test") if whole_scenes else ("test",)
         self.shards, self.allow_missing = shards, allow_missing
         self.classes = ClassSet.read(DATA / "classes" / "dcase2016_task2.txt")
 
@@ -67,7 +70,7 @@ class Dcase2016Task2:
         root = tables[0].parent
         wanted = {}
         for split in SPLITS.values():
-            labels = read_labels(root / f"{split}.json", self.classes)
+            labels = read_annotation(root / f"{split}.json", self.classes)
             wanted[split] = sorted(labels)
             (raw / "labels").mkdir(parents=True, exist_ok=True)
             (raw / "labels" / f"{split}.json").write_bytes((root / f"{split}.json").read_bytes())
@@ -81,13 +84,14 @@ class Dcase2016Task2:
         """Cut every ``shards``-th scene of each split."""
         prepared = Prepared()
         of_split = {split: source for source, split in SPLITS.items()}
-        labels = {split: read_labels(raw / "labels" / f"{split}.json", self.classes) for split in of_split}
+        labels = {split: read_annotation(raw / "labels" / f"{split}.json", self.classes) for split in of_split}
         for holding in read_inventory(raw)[shard :: self.shards]:
             source, total = of_split[holding.set], info(holding.path).seconds
             hop = self.hop_seconds if source == "real_strong" else self.seconds
-            parts = [(0.0, total)] if source == "test" else list(windows(total, self.seconds, hop))
+            whole = source in self.whole
+            parts = [(0.0, total)] if whole else list(windows(total, self.seconds, hop))
             for k, (begin, end) in enumerate(parts):
-                out = audio / source / (holding.clip + ("" if source == "test" else f"_{k:03d}") + ".flac")
+                out = audio / source / (holding.clip + ("" if whole else f"_{k:03d}") + ".flac")
                 recordings = (f"dcase2016_task2/{holding.clip}",)
                 clip = write_clip(holding.path, out, source, self.sample_rate, begin, end - begin, recordings)
                 prepared.clips.append(clip)
@@ -95,7 +99,7 @@ class Dcase2016Task2:
         return prepared
 
 
-def read_labels(path: Path, classes: ClassSet) -> dict[str, list[Event]]:
+def read_annotation(path: Path, classes: ClassSet) -> dict[str, list[Event]]:
     """Read HEAR's labels: clip → events; ``LabelError`` names the file, the clip and the value."""
     try:
         table = json.loads(path.read_text(encoding="utf-8"))

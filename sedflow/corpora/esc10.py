@@ -78,8 +78,8 @@ class ESC10:
         min_seconds: float = 0.25,
         allow_missing: int = 0,
     ):
-        self.folds = _checked("folds", FOLDS, folds)
-        self.clips = _checked("clips", CLIPS, clips)
+        self.folds = _with_defaults("folds", FOLDS, folds)
+        self.clips = _with_defaults("clips", CLIPS, clips)
         self.shards = shards
         self.seed = seed
         self.allow_missing = allow_missing
@@ -166,7 +166,7 @@ def _recording(row) -> str:
     return f"{'bg' if _label(row) in BACKGROUNDS else _label(row)}/{row['freesound_id']}"
 
 
-def _checked(setting: str, defaults: dict, given: dict | None) -> dict:
+def _with_defaults(setting: str, defaults: dict, given: dict | None) -> dict:
     if unknown := sorted(set(given or {}) - set(defaults)):
         raise ValueError(f"esc10: {setting} has no entry {unknown[0]!r}; there are {sorted(defaults)}")
     return {**defaults, **(given or {})}

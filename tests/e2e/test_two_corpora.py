@@ -80,8 +80,8 @@ def test_two_corpora_train_one_detector_and_are_judged_each_on_its_own(made, sys
     best = tmp_path / "run" / "best.safetensors"
     assert read_specification(best).classes == ["beep", "knock", "buzz", "chirp", "sweep"]
     score_splits(best, made, ["validation", "test"], tmp_path / "scores", "student")
-    tuned = judge.tune([tmp_path / "scores/validation_student.parquet"], made, {"name": "median_filter"}, "psds1")
-    metrics, _ = judge.evaluate([tmp_path / "scores/test_student.parquet"], made, tuned)
+    tuned = judge.tune_run([tmp_path / "scores/validation_student.parquet"], made, {"name": "median_filter"}, "psds1")
+    metrics, _ = judge.evaluate_run([tmp_path / "scores/test_student.parquet"], made, tuned)
     judged = metrics["student"]["postprocessed"]["corpora"]
     assert set(judged) == {"demo", "streets"}
     for name, classes in (("demo", {"beep", "knock"}), ("streets", {"buzz", "chirp", "sweep"})):

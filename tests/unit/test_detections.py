@@ -8,7 +8,7 @@ import pytest
 from sedflow import audio
 from sedflow.detections import detect_events, draw_detections, draw_recording, write_detections
 from sedflow.events import Event, LabelError, read_events
-from sedflow.labels import read_audacity, read_labels, read_raven
+from sedflow.labels import read_any_labels, read_audacity, read_raven
 from sedflow.scores import Scores
 
 CLASSES = ("dog", "bell")
@@ -45,20 +45,20 @@ def test_labels_survive_the_way_through_another_tool(tmp_path, name, format):
         told = json.loads((tmp_path / name).read_text())
         assert {clip: [Event(**event) for event in events] for clip, events in told.items()} == FOUND
     else:
-        assert read_labels(tmp_path / name) == FOUND
+        assert read_any_labels(tmp_path / name) == FOUND
 
 
 def test_one_label_file_is_one_clip_and_soft_labels_are_cut_at_one_half(tmp_path):
     write_detections(tmp_path, {"a": FOUND["a"]}, "audacity")
-    assert read_labels(tmp_path / "a.txt") == {"a": FOUND["a"]}
+    assert read_any_labels(tmp_path / "a.txt") == {"a": FOUND["a"]}
     rows = ["filename\tonset\toffset\tevent_label\tconfidence", "r.wav\t0\t1\tcar\t0.6", "r.wav\t1\t2\tcar\t0.9"]
     (tmp_path / "soft.tsv").write_text("\n".join([*rows, "r.wav\t2\t3\tcar\t0.5", "r.wav\t0\t1\tbird\t0.2"]) + "\n")
-    assert read_labels(tmp_path / "soft.tsv") == {"r": [Event(0, 2, "car")]}
+    assert read_any_labels(tmp_path / "soft.tsv") == {"r": [Event(0, 2, "car")]}
 
 
 def test_labels_that_are_not_there_are_said_to_be_missing(tmp_path):
     with pytest.raises(LabelError, match="no label file there"):
-        read_labels(tmp_path / "truth.tsv")
+        read_any_labels(tmp_path / "truth.tsv")
 
 
 def test_tsv_and_json_hold_every_clip(tmp_path):
@@ -133,4 +133,4 @@ def test_a_recording_at_its_own_rate_becomes_a_picture(tmp_path, ending):
 @pytest.mark.parametrize("format", ["audacity", "raven"])
 def test_one_clip_may_name_its_own_label_file(tmp_path, format):
     write_detections(tmp_path / "new/a.txt", {"a": FOUND["a"]}, format)
-    assert read_labels(tmp_path / "new/a.txt") == {"a": FOUND["a"]}
+    assert read_any_labels(tmp_path / "new/a.txt") == {"a": FOUND["a"]}

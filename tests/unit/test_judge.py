@@ -53,12 +53,12 @@ def run(tmp_path):
 def tuned(run, network, corpora):
     manifests = [run / name for name in corpora]
     kind = {"name": "median_filter", "candidates": [{"seconds": 0.0}, {"seconds": 0.5}]}
-    return judge.tune([run / f"validation_{network}.parquet"], manifests, kind, "psds1"), manifests
+    return judge.tune_run([run / f"validation_{network}.parquet"], manifests, kind, "psds1"), manifests
 
 
 def test_the_chosen_network_has_intervals_over_recordings(run):
     told, manifests = tuned(run, "student", ["dogs"])
-    metrics, roc = judge.evaluate([run / "test_student.parquet"], manifests, told)
+    metrics, roc = judge.evaluate_run([run / "test_student.parquet"], manifests, told)
     intervals = metrics["intervals"]
     assert metrics["chosen"] == told["chosen"] == "student"
     assert (intervals["drawn"], intervals["draws"]) == ("8 clips in 4 groups by recording", judge.DRAWS)
@@ -71,19 +71,19 @@ def test_the_chosen_network_has_intervals_over_recordings(run):
 
 def test_corpora_are_judged_alone_and_the_first_one_is_the_headline(run):
     told, manifests = tuned(run, "both", ["dogs", "cars"])
-    metrics, _ = judge.evaluate([run / "test_both.parquet"], manifests, told)
+    metrics, _ = judge.evaluate_run([run / "test_both.parquet"], manifests, told)
     block = metrics["both"]["postprocessed"]
     assert set(block["corpora"]) == {"dogs", "cars"}
     assert block["psds1"] == block["corpora"]["dogs"]["psds1"]
     assert "dog" in block["collar_best_f1"] and "car" not in block["collar_best_f1"]
     alone, manifests = tuned(run, "student", ["dogs"])
-    expected, _ = judge.evaluate([run / "test_student.parquet"], manifests, alone)
+    expected, _ = judge.evaluate_run([run / "test_student.parquet"], manifests, alone)
     assert block["intersection_best_f1"] == expected["student"]["postprocessed"]["intersection_best_f1"]
 
 
 def test_windows_with_soft_labels_are_judged_as_recordings(run):
     told, manifests = tuned(run, "both", ["dogs", "cars"])
-    metrics, _ = judge.evaluate([run / "test_both.parquet"], manifests, told)
+    metrics, _ = judge.evaluate_run([run / "test_both.parquet"], manifests, told)
     cars = metrics["both"]["postprocessed"]["corpora"]["cars"]
     assert cars["clips"] == 1 and cars["hours"] == pytest.approx(32 / 3600)
     assert cars["segment_mpauc_max_fpr_0.1"]["mean"] > 0.9  # unsure labels are no events, so quiet scores are right
@@ -99,13 +99,13 @@ def test_each_class_is_tuned_where_it_sounds(run):
 
 def test_scores_of_test_are_not_tuned_on(run):
     with pytest.raises(EvaluationError, match=r"test_student\.parquet: not validation scores"):
-        judge.tune([run / "test_student.parquet"], [run / "dogs"], {"name": "median_filter"}, "psds1")
+        judge.tune_run([run / "test_student.parquet"], [run / "dogs"], {"name": "median_filter"}, "psds1")
     disguised = run / "validation_disguised.parquet"
     disguised.write_bytes((run / "test_student.parquet").read_bytes())
     with pytest.raises(EvaluationError, match="8 clips belong to none of"):
-        judge.tune([disguised], [run / "dogs"], {"name": "median_filter"}, "psds1")
+        judge.tune_run([disguised], [run / "dogs"], {"name": "median_filter"}, "psds1")
     with pytest.raises(PostprocessError, match="must not be tuned on"):
-        judge.tuning.tune("median_filter", None, {}, {}, {}, "test")
+        judge.tuning.tune_classes("median_filter", None, {}, {}, {}, "test")
 
 
 def test_a_split_that_no_corpus_has_is_named(tmp_path):
@@ -116,7 +116,7 @@ def test_a_split_that_no_corpus_has_is_named(tmp_path):
 @pytest.mark.parametrize("name", ["csebbs", "median_filter", "minimum_duration", "hysteresis", "threshold"])
 def test_every_post_processor_goes_the_same_way_from_tuning_to_metrics(run, name):
     kind = {"name": name, "candidates": judge.tuning.CANDIDATES[name][:2], "objective": "collar_f1_at_0.5"}
-    told = judge.tune([run / "validation_student.parquet"], [run / "dogs"], kind, "psds1")
+    told = judge.tune_run([run / "validation_student.parquet"], [run / "dogs"], kind, "psds1")
     assert (told["student"]["name"], told["student"]["objective"]) == (name, "collar_f1_at_0.5")
-    metrics, _ = judge.evaluate([run / "test_student.parquet"], [run / "dogs"], told)
+    metrics, _ = judge.evaluate_run([run / "test_student.parquet"], [run / "dogs"], told)
     assert metrics["student"]["postprocessed"]["psds1"] >= 0

@@ -152,16 +152,16 @@ def test_settings_of_another_detector_are_refused():
 @pytest.mark.parametrize("split", ["test", "Test", "public_eval"])
 def test_nothing_is_tuned_on_test(split):
     with pytest.raises(PostprocessError, match="must not be tuned on"):
-        tuning.tune("median_filter", None, *noisy_set(clips=4), split)
+        tuning.tune_classes("median_filter", None, *noisy_set(clips=4), split)
 
 
 @pytest.mark.parametrize("kind", ["median_filter", "frame_median_filter", "csebbs", "minimum_duration", "hysteresis"])
 def test_tuning_never_makes_a_class_worse_than_its_first_candidate(kind):
     scores, truth, durations = noisy_set()
     candidates = tuning.CANDIDATES[kind][::3]
-    told = tuning.tune(kind, candidates, scores, truth, durations, "validation")
+    told = tuning.tune_classes(kind, candidates, scores, truth, durations, "validation")
     assert told["tuned_on"] == "validation"
-    first = tuning.tune(kind, candidates[:1], scores, truth, durations, "validation")
+    first = tuning.tune_classes(kind, candidates[:1], scores, truth, durations, "validation")
     for label in CLASSES:
         assert told["reached"][label] >= first["reached"][label]
         assert told["settings"][label] in candidates
@@ -171,7 +171,7 @@ def test_tuning_never_makes_a_class_worse_than_its_first_candidate(kind):
 
 def test_a_filter_is_found_where_scores_are_noisy():
     scores, truth, durations = noisy_set()
-    told = tuning.tune("median_filter", None, scores, truth, durations, "validation")
+    told = tuning.tune_classes("median_filter", None, scores, truth, durations, "validation")
     for label in CLASSES:
         assert told["settings"][label]["seconds"] > 0
         assert told["reached"][label] > told["untouched"][label]
@@ -189,13 +189,14 @@ def test_a_list_of_numbers_stands_for_each_of_them():
     steps = {"steps": [{"name": "threshold", "threshold": 0.3}]}
     assert tuning.combinations(steps) == [steps]
     few = noisy_set(clips=6)
-    assert tuning.tune("csebbs", [grid], *few, "validation") == tuning.tune("csebbs", written_out, *few, "validation")
+    told = [tuning.tune_classes("csebbs", grids, *few, "validation") for grids in ([grid], written_out)]
+    assert told[0] == told[1]
 
 
 def test_a_class_that_validation_lacks_gets_what_serves_the_others():
     scores, truth, durations = noisy_set()
     dogs = {clip: [e for e in events if e.label == "dog"] for clip, events in truth.items()}
-    told = tuning.tune("median_filter", None, scores, dogs, durations, "validation")
+    told = tuning.tune_classes("median_filter", None, scores, dogs, durations, "validation")
     assert told["settings"]["bell"] == told["settings"]["dog"]
     assert "bell" not in told["reached"]
 
@@ -203,18 +204,18 @@ def test_a_class_that_validation_lacks_gets_what_serves_the_others():
 def test_thresholds_are_tuned_for_f1_and_not_for_psds():
     scores, truth, durations = noisy_set()
     with pytest.raises(PostprocessError, match="same at every threshold"):
-        tuning.tune("threshold", None, scores, truth, durations, "validation", "psds1")
-    told = tuning.tune("threshold", None, scores, truth, durations, "validation", "collar_f1_at_0.5")
+        tuning.tune_classes("threshold", None, scores, truth, durations, "validation", "psds1")
+    told = tuning.tune_classes("threshold", None, scores, truth, durations, "validation", "collar_f1_at_0.5")
     assert all(told["reached"][label] >= told["untouched"][label] for label in CLASSES)
 
 
 def test_unknown_kinds_and_objectives_are_refused():
     with pytest.raises(PostprocessError, match="no post-processor 'smooth'"):
-        tuning.tune("smooth", None, *noisy_set(clips=4), "validation")
+        tuning.tune_classes("smooth", None, *noisy_set(clips=4), "validation")
     with pytest.raises(PostprocessError, match="no objective 'f1'"):
-        tuning.tune("median_filter", None, *noisy_set(clips=4), "validation", "f1")
+        tuning.tune_classes("median_filter", None, *noisy_set(clips=4), "validation", "f1")
     with pytest.raises(PostprocessError, match="needs candidates"):
-        tuning.tune("chain", None, *noisy_set(clips=4), "validation")
+        tuning.tune_classes("chain", None, *noisy_set(clips=4), "validation")
 
 
 @pytest.mark.parametrize(

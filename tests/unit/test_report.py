@@ -20,13 +20,13 @@ from sedflow.mistakes import (
     count_by_overlap,
     count_by_snr,
     covered_share,
-    judge,
+    match_events,
     operating_points,
     precision_recall_f1,
 )
 from sedflow.report import print_summary
 from sedflow.report_origins import clock, cost_section
-from sedflow.runs import RunError, RunFolder, in_order, results, spread, stage_order, summarise
+from sedflow.runs import RunError, RunFolder, in_order, plus_minus, results, stage_order, summarise
 from sedflow.scores import Scores, load_scores
 
 
@@ -48,27 +48,27 @@ def test_share_counts_overlapping_events_once():
 
 
 def test_detection_on_half_an_event_finds_it_and_less_does_not():
-    found = judge([Event(0, 2, "dog")], [Event(0, 1, "dog")])
-    missed = judge([Event(0, 2, "dog")], [Event(0, 0.9, "dog")])
+    found = match_events([Event(0, 2, "dog")], [Event(0, 1, "dog")])
+    missed = match_events([Event(0, 2, "dog")], [Event(0, 0.9, "dog")])
     assert (len(found.found), len(found.right)) == (1, 1)
     assert (len(missed.missed), len(missed.right)) == (1, 1)
 
 
 def test_detection_of_another_class_finds_nothing():
-    judgement = judge([Event(0, 2, "dog")], [Event(0, 2, "cat")])
+    judgement = match_events([Event(0, 2, "dog")], [Event(0, 2, "cat")])
     assert (judgement.missed, judgement.wrong) == ([Event(0, 2, "dog")], [Event(0, 2, "cat")])
     assert judgement.f1 == 0
 
 
 def test_silent_clip_without_detections_is_perfect():
-    assert judge([], []).f1 == 1
+    assert match_events([], []).f1 == 1
 
 
 def test_counts_give_the_intersection_f1_of_the_reference(eval_reference_dir):
     expected = json.loads((eval_reference_dir / "expected.json").read_text())["raw"]["intersection_f1_at_0.5"]
     scores, (truth, _) = load_scores(eval_reference_dir / "scores"), read_truth(eval_reference_dir)
     detections = detect_events(scores)
-    judgements = [judge(truth[clip], detections[clip]) for clip in truth]
+    judgements = [match_events(truth[clip], detections[clip]) for clip in truth]
     for label in scores["3u1ue_s4"].classes:
         of_label = [
             sum(event.label == label for j in judgements for event in getattr(j, kind))
@@ -82,7 +82,7 @@ def test_operating_points_agree_with_judging_each_threshold(eval_reference_dir):
     thresholds = [0.1, 0.35, 0.8]
     points = operating_points(scores, truth, thresholds)
     for k, threshold in enumerate(thresholds):
-        judgements = [judge(truth[clip], events) for clip, events in detect_events(scores, threshold).items()]
+        judgements = [match_events(truth[clip], events) for clip, events in detect_events(scores, threshold).items()]
         for label, counts in points.items():
             judged = [
                 sum(event.label == label for j in judgements for event in getattr(j, kind))
@@ -98,7 +98,7 @@ def test_ratios_without_a_denominator_are_none():
 
 def test_events_are_counted_by_length_overlap_and_loudness():
     truth = [Event(0, 0.25, "dog"), Event(3, 9, "rain"), Event(4, 5, "dog")]
-    judgements = {"clip": judge(truth, [Event(3, 9, "rain")])}
+    judgements = {"clip": match_events(truth, [Event(3, 9, "rain")])}
     by_length = {b.name: (b.found, b.total) for b in count_by_duration(judgements.values())}
     assert by_length == {"under 0.5 s": (0, 1), "1–2 s": (0, 1), "5 s and more": (1, 1)}
     by_overlap = {b.name: (b.found, b.total) for b in count_by_overlap(judgements.values())}
@@ -112,7 +112,7 @@ def test_false_detection_is_charged_to_the_class_that_covers_most_of_it():
     classes = ("dog", "cat", "rain")
     truth = [Event(0, 4, "cat"), Event(3, 10, "rain")]
     detections = [Event(0, 4, "cat"), Event(0, 4, "dog"), Event(20, 22, "dog"), Event(9.5, 12, "dog")]
-    counts = confusion([judge(truth, detections)], classes)
+    counts = confusion([match_events(truth, detections)], classes)
     assert counts.tolist() == [[0, 1, 0, 2], [0, 1, 0, 0], [0, 0, 0, 0]]
 
 
@@ -177,7 +177,7 @@ def test_any_sound_has_a_picture_and_a_player(samples):
 
 
 def _study(scores, truth, detections, thresholds=None):
-    judgements = {clip: judge(truth[clip], detections[clip]) for clip in scores}
+    judgements = {clip: match_events(truth[clip], detections[clip]) for clip in scores}
     return Study(scores, truth, detections, judgements, thresholds or {"dog": 0.5})
 
 
@@ -234,10 +234,10 @@ def test_missing_file_is_named_with_its_cure(tmp_path):
         _ = RunFolder(tmp_path / "best").seed
 
 
-def test_spread_is_the_sample_standard_deviation():
-    assert spread([0.4, 0.5, 0.6]) == "0.500 ± 0.100"
-    assert spread([0.4]) == "0.400"
-    assert spread([math.nan]) == "–"
+def test_the_deviation_is_that_of_a_sample():
+    assert plus_minus([0.4, 0.5, 0.6]) == "0.500 ± 0.100"
+    assert plus_minus([0.4]) == "0.400"
+    assert plus_minus([math.nan]) == "–"
 
 
 def test_summary_is_the_mean_over_seeds(system):
