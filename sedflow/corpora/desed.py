@@ -128,8 +128,7 @@ class DESED:
                 prepared.add(soundscapes(pool, self.recipe, audio, source, "strong", indices, self.seed, "desed_"))
             raw = raw.parents[2] / "raw" / raw.parent.name  # the soundbank's table lies in the manifests
         tables = {
-            name: desed_files.read_metadata(raw / "metadata" / f"{name}.tsv", name, self.classes)
-            for name in self.sets
+            name: desed_files.read_metadata(raw / "metadata" / f"{name}.tsv", name, self.classes) for name in self.sets
         }
         for holding in tqdm(read_inventory(raw)[shard :: self.shards], desc="desed", unit="clip", disable=None):
             self._add(prepared, holding, tables[holding.set], audio)
