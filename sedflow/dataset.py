@@ -1,12 +1,9 @@
-"""Manifests → batches with a named share per source.
-
-A batch is a pure function of (seed, step): which clips, in which order. So a run resumed at step k sees exactly what
-the uninterrupted run saw, with any number of loader processes.
-"""
+"""Manifests → batches: clips with their labels and inputs, rows that are found by source."""
 
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -15,12 +12,11 @@ import torch
 from torch import Tensor
 
 from sedflow import audio, sampling
-from sedflow.events import Clip, LabelError
+from sedflow.events import Clip, Event, LabelError
 from sedflow.features import Cache
 from sedflow.frames import frame_targets
-from sedflow.params import PSEUDO
+from sedflow.params import HELD_OUT, PSEUDO
 from sedflow.pseudo import PseudoLabels
-from sedflow.sampling import Draws
 
 EVENT_KINDS = ("strong", "soft")  # of labels that say when
 
@@ -72,6 +68,10 @@ class Batch:
     nothing. Unset, every class is known. ``pseudo`` (batch, frames, classes) are an ensemble's probabilities, None if
     no clip has any; they hold where ``has_pseudo`` (batch,), whatever the row's kind, and for every class. What moves
     or mixes ``strong`` moves and mixes ``pseudo`` the same way.
+
+    ``clean_known`` is ``known`` for what the teacher reads, where that was not mixed; unset, it is the same.
+    ``beneath`` holds other clips of the same sources, one for each row whose labels say when and whose source wavmix
+    wants them for, in order of the rows.
     """
 
     inputs: Inputs
@@ -86,6 +86,8 @@ class Batch:
     known: Tensor | None = None
     pseudo: Tensor | None = None
     has_pseudo: Tensor | None = None
+    clean_known: Tensor | None = None
+    beneath: Batch | None = None
 
     def __post_init__(self):
         if self.known is None:
@@ -99,6 +101,28 @@ class Batch:
     def rows(self, source: str) -> Tensor:
         """Row numbers of a source."""
         return torch.tensor([k for k, name in enumerate(self.sources) if name == source], dtype=torch.long)
+
+    @property
+    def _tensors(self) -> tuple[str, ...]:
+        rows = ("strong", "weak", "valid", "known", "has_pseudo", "pseudo", "clean_known")
+        return tuple(name for name in rows if getattr(self, name) is not None)
+
+    def followed_by(self, other: Batch) -> Batch:
+        """Join another batch below it; of what they read, the waveforms."""
+        changes = {name: torch.cat([getattr(self, name), getattr(other, name)]) for name in self._tensors}
+        changes |= {name: getattr(self, name) + getattr(other, name) for name in ("sources", "kinds", "clips")}
+        for name in ("inputs", "clean"):
+            changes[name] = Inputs(torch.cat([getattr(self, name).waveform, getattr(other, name).waveform]))
+        return self.replace(**changes, beneath=None)
+
+    def first(self, rows: int) -> Batch:
+        """Its first rows; of what it reads, the waveforms."""
+        if rows == len(self):
+            return self
+        changes = {name: getattr(self, name)[:rows] for name in (*self._tensors, "sources", "kinds", "clips")}
+        return self.replace(
+            **changes, inputs=Inputs(self.inputs.waveform[:rows]), clean=Inputs(self.clean.waveform[:rows])
+        )
 
     def replace(self, **changes) -> Batch:
         """A copy with some fields changed."""
@@ -121,6 +145,8 @@ class ClipSet:
     root : Path    folder the clips' paths are relative to
     known : mapping, optional    clip id → (classes,) bool: what its labels speak of; by default all classes
     pseudo : PseudoLabels, optional    an ensemble's probabilities; its clips make up the source ``pseudo``
+    random_crops : bool    whether training clips may be longer, and are read in parts
+    frame_labels : str    see `sedflow.frames.frame_targets`
     """
 
     def __init__(  # noqa: PLR0913 (the tables of a corpus, each named once)
@@ -138,6 +164,8 @@ class ClipSet:
         root,
         known=None,
         pseudo=None,
+        random_crops=False,
+        frame_labels="touched",
     ):
         self.clips: dict[str, Clip] = {clip.id: clip for clip in clips}
         self.kinds, self.strong, self.weak, self.classes = kinds, strong, weak, classes
@@ -147,11 +175,12 @@ class ClipSet:
         self.root = Path(root)
         self.known: Mapping[str, np.ndarray] = known or {}
         self.pseudo: PseudoLabels | None = pseudo
+        self.frame_labels = frame_labels
         for clip in clips:
-            if clip.seconds > clip_seconds + 0.5 / grid.frame_rate:
+            if self.starts(clip.id) > 1 and not (random_crops and clip.source not in HELD_OUT):
                 raise LabelError(
                     f"{clip.path}: {clip.seconds:.2f} s is longer than clip_seconds ({clip_seconds} s); "
-                    "let the corpus cut it, or raise clip_seconds"
+                    "let the corpus cut it, raise clip_seconds, or train on `random_crops`"
                 )
             for store in (*caches.values(), *([pseudo] if pseudo is not None else [])):
                 store.check(clip)
@@ -173,18 +202,34 @@ class ClipSet:
             return sampling.balanced_weights(amounts, sampling.CLIPS_OFFSET)
         raise LabelError(f"sampling: {source!r} has {kind} labels, which cannot be balanced; set it to uniform")
 
-    def batch(self, ids: list[str], sources: Sequence[str] | None = None) -> Batch:
-        """Read these clips, in this order; ``sources`` says what each was drawn for, by default its own source."""
+    def starts(self, clip: str) -> int:
+        """Number of frames at which a part of full length can begin: more than 1 in clips that are too long."""
+        beyond = self.clips[clip].seconds - self.clip_seconds
+        return 1 + max(0, math.floor(beyond * self.grid.frame_rate + 0.5))
+
+    def batch(
+        self, ids: list[str], sources: Sequence[str] | None = None, begins: Sequence[float] | None = None
+    ) -> Batch:
+        """Read these clips, in this order.
+
+        Parameters
+        ----------
+        sources : sequence of str, optional    what each was drawn for, by default its own source
+        begins : sequence of float, optional    seconds into each clip at which its part begins, by default 0
+        """
         clips = [self.clips[clip] for clip in ids]
+        begins = begins or [0.0] * len(clips)
         sources = tuple(sources or (clip.source for clip in clips))
         kinds = tuple(PSEUDO if source == PSEUDO else self.kinds[source] for source in sources)
         waveform = None
         if self.sample_rate is not None:
-            waveform = torch.from_numpy(np.stack([self._waveform(clip) for clip in clips]))
+            waveforms = [self._waveform(clip, begin) for clip, begin in zip(clips, begins, strict=True)]
+            waveform = torch.from_numpy(np.stack(waveforms))
         embeddings = {name: torch.from_numpy(cache.read(ids)) for name, cache in self.caches.items()}
         inputs = Inputs(waveform, embeddings)
-        strong = np.stack([self._strong(clip, kind) for clip, kind in zip(clips, kinds, strict=True)])
-        weak = np.stack([self._weak(clip, kind) for clip, kind in zip(clips, kinds, strict=True)])
+        events = [self._events(*row) for row in zip(clips, kinds, begins, strict=True)]
+        strong = np.stack([self._strong(of_clip) for of_clip in events])
+        weak = np.stack([self._weak(*row) for row in zip(clips, kinds, events, strict=True)])
         valid = np.stack([np.arange(self.frames) < self.grid.frames(clip.seconds) for clip in clips])
         everything = np.ones(len(self.classes), dtype=bool)
         known = np.stack([self.known.get(clip, everything) for clip in ids])
@@ -203,69 +248,36 @@ class ClipSet:
             has_pseudo=None if has_pseudo is None else torch.from_numpy(has_pseudo),
         )
 
-    def _waveform(self, clip: Clip) -> np.ndarray:
-        samples = audio.read(self.root / clip.path, self.sample_rate)
+    def _waveform(self, clip: Clip, begin: float) -> np.ndarray:
+        whole = begin == 0 and self.starts(clip.id) == 1
+        part = {} if whole else {"onset": begin, "seconds": self.clip_seconds}
+        samples = audio.read(self.root / clip.path, self.sample_rate, **part)
         length = round(self.clip_seconds * self.sample_rate)
         padded = np.zeros(length, dtype=np.float32)
         padded[: min(length, len(samples))] = samples[:length]
         return padded
 
-    def _strong(self, clip: Clip, kind: str) -> np.ndarray:
+    def _events(self, clip: Clip, kind: str, begin: float) -> list[Event]:
+        """Events of the part of a clip that begins at ``begin``, in seconds from there."""
         events = self.strong.get(clip.id, []) if kind in EVENT_KINDS else []
-        return frame_targets(events, self.classes, self.grid, self.frames)
-
-    def _weak(self, clip: Clip, kind: str) -> np.ndarray:
-        """Clip targets; of a clip with events, its surest event of each class."""
-        targets = np.zeros(len(self.classes), dtype=np.float32)
-        if kind in EVENT_KINDS:
-            for event in self.strong.get(clip.id, []):
-                column = self.classes.index(event.label)
-                targets[column] = max(targets[column], event.confidence)
-        elif kind == "weak":
-            targets[[self.classes.index(label) for label in self.weak.get(clip.id, ())]] = 1
-        return targets
-
-
-class TrainingBatches(torch.utils.data.Dataset):
-    """Batch number k of a run, for any k: each source's clips are drawn anew each time all of its round were used.
-
-    Parameters
-    ----------
-    clips : ClipSet
-    shares : mapping    source → clips per batch; what is 0 is not even looked at
-    seed : int
-    sampling : mapping, optional    source → "uniform" (default) or "balanced", see `sedflow.sampling`
-    round_batches : int, optional    batches between two validations: the length of a balanced round
-    """
-
-    def __init__(
-        self,
-        clips: ClipSet,
-        shares: Mapping[str, int],
-        seed: int,
-        sampling: Mapping[str, str] | None = None,
-        round_batches: int | None = None,
-    ):
-        self.clips = clips
-        self.shares = {source: share for source, share in shares.items() if share}
-        pools = {source: clips.of_source(source) for source in self.shares}
-        if empty := [source for source, pool in pools.items() if not pool]:
-            raise LabelError(f"no clips in {empty}; the corpus made none. Set their share to 0 or prepare them")
-        self.draws = {}
-        for source, share in self.shares.items():
-            balanced = (sampling or {}).get(source) == "balanced"
-            weights = clips.balanced_weights(source) if balanced else None
-            round_clips = round_batches and round_batches * share
-            self.draws[source] = Draws(pools[source], seed, source, weights, round_clips)
-
-    def ids(self, step: int) -> list[str]:
-        """Clip ids of batch ``step``."""
+        if begin == 0 and self.starts(clip.id) == 1:
+            return events
+        end = begin + self.clip_seconds
         return [
-            self.draws[source][position]
-            for source, share in self.shares.items()
-            for position in range(step * share, (step + 1) * share)
+            dataclasses.replace(event, onset=max(event.onset, begin) - begin, offset=min(event.offset, end) - begin)
+            for event in events
+            if event.onset < end and event.offset > begin
         ]
 
-    def __getitem__(self, step: int) -> Batch:
-        sources = [source for source, share in self.shares.items() for _ in range(share)]
-        return self.clips.batch(self.ids(step), sources)
+    def _strong(self, events: list[Event]) -> np.ndarray:
+        return frame_targets(events, self.classes, self.grid, self.frames, self.frame_labels)
+
+    def _weak(self, clip: Clip, kind: str, events: list[Event]) -> np.ndarray:
+        """Clip targets; of a clip with events, its surest event of each class."""
+        targets = np.zeros(len(self.classes), dtype=np.float32)
+        for event in events:
+            column = self.classes.index(event.label)
+            targets[column] = max(targets[column], event.confidence)
+        if kind == "weak":
+            targets[[self.classes.index(label) for label in self.weak.get(clip.id, ())]] = 1
+        return targets

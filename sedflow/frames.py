@@ -49,14 +49,24 @@ class FrameGrid:
         """First frame that begins at or after ``offset`` (seconds)."""
         return max(0, math.ceil(offset * self.frame_rate - _SLACK))
 
+    def first_centre(self, onset: float) -> int:
+        """First frame whose middle lies at or after ``onset`` (seconds)."""
+        return max(0, math.ceil(onset * self.frame_rate - 0.5 - _SLACK))
+
+    def end_centre(self, offset: float) -> int:
+        """First frame whose middle lies behind ``offset`` (seconds)."""
+        return max(0, math.floor(offset * self.frame_rate - 0.5 + _SLACK) + 1)
+
     def edges(self, frames: int, seconds: float | None = None) -> np.ndarray:
         """Frame boundaries in seconds, shape (frames + 1,); the last one cut to ``seconds`` if given."""
         edges = np.arange(frames + 1) / self.frame_rate
         return edges if seconds is None else np.minimum(edges, seconds)
 
 
-def frame_targets(events: Iterable[Event], classes: ClassSet, grid: FrameGrid, frames: int) -> np.ndarray:
-    """Mark the frames each event touches.
+def frame_targets(
+    events: Iterable[Event], classes: ClassSet, grid: FrameGrid, frames: int, rule: str = "touched"
+) -> np.ndarray:
+    """Mark the frames of each event.
 
     Parameters
     ----------
@@ -64,12 +74,15 @@ def frame_targets(events: Iterable[Event], classes: ClassSet, grid: FrameGrid, f
     classes : ClassSet    column order
     grid : FrameGrid
     frames : int    length of the result
+    rule : str
+        "touched": onsets round down, offsets up, a frame touched at all counts. "centre": frames whose middle lies in
+        the event, so that an event shorter than a frame may have none (HEAR, PretrainedSED).
 
     Returns
     -------
     (frames, classes) float32 in [0, 1]
-        The confidence of the event, 1 unless it says otherwise. Onsets round down, offsets up: a frame touched at all
-        counts. Where events of one class overlap, the surest counts, so that their order means nothing.
+        The confidence of the event, 1 unless it says otherwise. Where events of one class overlap, the surest counts,
+        so that their order means nothing.
 
     Raises
     ------
@@ -79,6 +92,10 @@ def frame_targets(events: Iterable[Event], classes: ClassSet, grid: FrameGrid, f
     for event in events:
         if not event.offset > event.onset:
             raise ValueError(f"offset {event.offset} s of {event.label!r} is not after its onset {event.onset} s")
-        touched = targets[grid.first_frame(event.onset) : grid.end_frame(event.offset), classes.index(event.label)]
-        np.maximum(touched, event.confidence, out=touched)
+        if rule == "touched":
+            first, end = grid.first_frame(event.onset), grid.end_frame(event.offset)
+        else:
+            first, end = grid.first_centre(event.onset), grid.end_centre(event.offset)
+        own = targets[first:end, classes.index(event.label)]
+        np.maximum(own, event.confidence, out=own)
     return targets

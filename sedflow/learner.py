@@ -14,10 +14,10 @@ from torch import nn
 
 from sedflow import plugins
 from sedflow.augment import DOMAINS
-from sedflow.dataset import Batch, ClipSet, Inputs, TrainingBatches
+from sedflow.dataset import Batch, ClipSet, Inputs
 from sedflow.detector import Detector
 from sedflow.inference import WindowScores
-from sedflow.loading import Parts, Share, loader, move
+from sedflow.loading import Parts, Share, TrainingBatches, loader, move, sources_beneath
 from sedflow.optimization import build_optimizer, learning_rate_factor, ramp, teacher_decay, update_teacher
 from sedflow.params import LOSS_WEIGHTS
 from sedflow.pooling import Prediction
@@ -72,7 +72,8 @@ class Learner(lightning.LightningModule):
                 raise plugins.SettingsError(f"{label}: its checkpoint has the classes {loss.labels}, this page others")
         self.augmentations = [build_augmentation(spec) for spec in stage["augment"]]
         between_validations = stage["validate_every"] * stage["accumulate"]
-        self.batches = TrainingBatches(clips, stage["sources"], seed, stage["sampling"], between_validations)
+        beneath = sources_beneath(stage["augment"], clips)
+        self.batches = TrainingBatches(clips, stage["sources"], seed, stage["sampling"], between_validations, beneath)
         self.history: list[dict] = []
         self._running: dict[str, list[float]] = {}
         self.train()  # a detector that was loaded is in evaluation mode, and Lightning leaves modes as they are
@@ -109,7 +110,8 @@ class Learner(lightning.LightningModule):
         teacher = None
         if self.teacher is not None:
             with torch.no_grad():
-                teacher = self._predict(self.teacher, batch.clean, batch, batch.known)
+                known = batch.known if batch.clean_known is None else batch.clean_known
+                teacher = self._predict(self.teacher, batch.clean, batch, known)
         # both heads take part whatever the losses are: processes wait for every parameter's gradient
         total = (student.weak.sum() + student.strong_logits.sum()) * 0.0
         for label, loss, spec in self.losses:

@@ -16,6 +16,9 @@ def check_learning(system: System, stage: Stage, at: str) -> None:
     ------
     SettingsError    with the place, what is wrong and what would be right
     """
+    if stage.random_crops and ((stage.cached and stage.freeze) or stage.pseudo_labels):
+        stored = "pseudo-labels" if stage.pseudo_labels else "cached features"
+        raise SettingsError(f"{at}.random_crops: {stored} are of whole clips; let the corpus cut them instead")
     for loss in stage.losses:
         _check_loss(loss, stage, f"{at}.losses")
     _check_augment(system, stage, f"{at}.augment")
@@ -65,6 +68,8 @@ def _check_augment(system: System, stage: Stage, at: str) -> None:
             _check_reach(name, domain, encoder, stage.cached and encoder in stage.freeze, at)
         if name == "feature_noise" and not (stage.cached and stage.freeze):
             raise SettingsError(f"{at}: feature_noise disturbs cached features, but this stage reads none")
+        if name == "wavmix" and settings["partner"] not in ("batch", "source"):
+            raise SettingsError(f"{at}: wavmix.partner: {settings['partner']!r} is neither 'batch' nor 'source'")
         if name == "device_impulse" and settings["sample_rate"] != system.sample_rate:
             raise SettingsError(
                 f"{at}: device_impulse.sample_rate: the audio of this page is at {system.sample_rate} Hz"

@@ -1,13 +1,105 @@
-"""Batches on their way to a process: its share of them, read ahead by loader processes, moved to its device."""
+"""Batches on their way to a process: drawn with a named share per source, read ahead by loader processes, moved.
+
+A batch is a pure function of (seed, step): which clips, which parts of them, in which order. So a run resumed at step k
+sees exactly what the uninterrupted run saw, with any number of loader processes.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
+import numpy as np
 import torch
 
-from sedflow.dataset import Batch, ClipSet, TrainingBatches
+from sedflow.dataset import EVENT_KINDS, Batch, ClipSet
+from sedflow.events import LabelError
+from sedflow.params import PSEUDO
+from sedflow.sampling import Draws, stable_number
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """What a row of a batch is read from: a clip from ``begin`` (seconds) on, drawn for a source.
+
+    ``beneath`` is another clip of the source, for wavmix.
+    """
+
+    clip: str
+    source: str
+    begin: float = 0.0
+    beneath: Row | None = None
+
+
+class TrainingBatches(torch.utils.data.Dataset):
+    """Batch number k of a run, for any k: each source's clips are drawn anew each time all of its round were used.
+
+    Parameters
+    ----------
+    clips : ClipSet
+    shares : mapping    source → clips per batch; what is 0 is not even looked at
+    seed : int
+    sampling : mapping, optional    source → "uniform" (default) or "balanced", see `sedflow.sampling`
+    round_batches : int, optional    batches between two validations: the length of a balanced round
+    beneath : collection of str    sources each of whose clips comes with another one
+    """
+
+    def __init__(
+        self,
+        clips: ClipSet,
+        shares: Mapping[str, int],
+        seed: int,
+        sampling: Mapping[str, str] | None = None,
+        round_batches: int | None = None,
+        beneath=(),
+    ):
+        self.clips, self.seed, self.beneath = clips, seed, frozenset(beneath)
+        self.shares = {source: share for source, share in shares.items() if share}
+        self.pools = {source: clips.of_source(source) for source in self.shares}
+        if empty := [source for source, pool in self.pools.items() if not pool]:
+            raise LabelError(f"no clips in {empty}; the corpus made none. Set their share to 0 or prepare them")
+        self.draws = {}
+        for source, share in self.shares.items():
+            balanced = (sampling or {}).get(source) == "balanced"
+            weights = clips.balanced_weights(source) if balanced else None
+            round_clips = round_batches and round_batches * share
+            self.draws[source] = Draws(self.pools[source], seed, source, weights, round_clips)
+
+    def rows(self, step: int) -> list[Row]:
+        """What batch ``step`` is read from."""
+        return [
+            self._row(source, position)
+            for source, share in self.shares.items()
+            for position in range(step * share, (step + 1) * share)
+        ]
+
+    def ids(self, step: int) -> list[str]:
+        """Clip ids of batch ``step``."""
+        return [row.clip for row in self.rows(step)]
+
+    def _row(self, source: str, position: int) -> Row:
+        rng = np.random.default_rng([self.seed, stable_number(f"{source} parts"), position])
+        clip, beneath = self.draws[source][position], None
+        begin = self._begin(clip, rng)
+        if source in self.beneath:
+            other = self.pools[source][rng.integers(len(self.pools[source]))]
+            beneath = Row(other, source, self._begin(other, rng))
+        return Row(clip, source, begin, beneath)
+
+    def _begin(self, clip: str, rng: np.random.Generator) -> float:
+        return int(rng.integers(self.clips.starts(clip))) * self.clips.grid.hop_seconds
+
+    def read(self, rows: list[Row]) -> Batch:
+        """The batch of some rows."""
+        batch = self._read(rows)
+        beneath = [row.beneath for row in rows if row.beneath is not None]
+        return batch.replace(beneath=self._read(beneath)) if beneath else batch
+
+    def _read(self, rows: list[Row]) -> Batch:
+        return self.clips.batch([r.clip for r in rows], [r.source for r in rows], [r.begin for r in rows])
+
+    def __getitem__(self, step: int) -> Batch:
+        return self.read(self.rows(step))
 
 
 class Share(torch.utils.data.Dataset):
@@ -16,16 +108,22 @@ class Share(torch.utils.data.Dataset):
     def __init__(self, batches: TrainingBatches, process: int, processes: int):
         self.batches, self.process, self.processes = batches, process, processes
 
-    def rows(self, number: int) -> list[tuple[str, str]]:
-        """(clip, source) of this process' part of a batch."""
-        sources = [source for source, share in self.batches.shares.items() for _ in range(share)]
-        whole = list(zip(self.batches.ids(number), sources, strict=True))
-        by_source = [[row for row in whole if row[1] == source] for source in dict.fromkeys(sources)]
-        return [row for rows in by_source for row in rows[self.process :: self.processes]]
+    def rows(self, number: int) -> list[Row]:
+        """Rows of a batch that are this process' part."""
+        by_source: dict[str, list[Row]] = {}
+        for row in self.batches.rows(number):
+            by_source.setdefault(row.source, []).append(row)
+        return [row for rows in by_source.values() for row in rows[self.process :: self.processes]]
 
     def __getitem__(self, number: int) -> Batch:
-        ids, sources = zip(*self.rows(number), strict=True)
-        return self.batches.clips.batch(list(ids), sources)
+        return self.batches.read(self.rows(number))
+
+
+def sources_beneath(augment: list[dict], clips: ClipSet) -> set[str]:
+    """Sources whose clips wavmix wants others of the same source for."""
+    say_when = {source for source, kind in clips.kinds.items() if kind in EVENT_KINDS} | {PSEUDO}
+    wanted = [s.get("sources") or say_when for s in augment if s["name"] == "wavmix" and s.get("partner") == "source"]
+    return say_when & {source for sources in wanted for source in sources}
 
 
 class Parts(torch.utils.data.Dataset):

@@ -109,6 +109,12 @@ class Stage(Settings):
     sampling: dict[str, Literal["uniform", "balanced"]] = pydantic.Field(
         {}, description="by source; balanced: clips with rare classes come more often"
     )
+    random_crops: bool = pydantic.Field(
+        False, description="clips longer than clip_seconds give another part of them each time; false: they are refused"
+    )
+    frame_labels: Literal["touched", "centre"] = pydantic.Field(
+        "touched", description="an event counts in frames that it touches, or in those whose middle it covers"
+    )
     pseudo_labels: str | None = pydantic.Field(None, description="an ensemble of the page, for the distillation loss")
     dropout: dict[str, float] = pydantic.Field(
         {}, description="rates that differ from the detector's: `head` and each encoder that is trained"

@@ -112,6 +112,8 @@ def read_clip_set(settings: dict, manifests: list, features: dict, pseudo_labels
         root=root,
         known=tables.known,
         pseudo=PseudoLabels(pseudo_labels, tables.classes, grid) if pseudo_labels else None,
+        random_crops=stage["random_crops"],
+        frame_labels=stage["frame_labels"],
     )
 
 

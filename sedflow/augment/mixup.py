@@ -61,9 +61,11 @@ def mixup(  # noqa: PLR0913 (settings of a page)
         weight[rows] = np.maximum(drawn, 1 - drawn) if stronger_first else drawn
         group[rows] = number
     mixing = Mixing(tensor(batch, partner), tensor(batch, weight), tensor(batch, group), on, teacher == "mixed")
+    clean_known = batch.known if batch.clean_known is None else batch.clean_known
     return mixed_labels(batch, mixing, labels, known).replace(
         inputs=mixed_inputs(batch.inputs, mixing, encoders),
         clean=mixed_inputs(batch.clean, mixing, encoders) if mixing.clean_too else batch.clean,
+        clean_known=None if mixing.clean_too else clean_known,
         mixing=mixing,
     )
 

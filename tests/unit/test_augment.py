@@ -157,6 +157,43 @@ def test_wavmix_has_no_mean_keeps_most_of_a_clip_and_teacher_hears_it(batch):
     torch.testing.assert_close(mixed.strong[row].double(), expected.double(), atol=1e-4, rtol=0)
 
 
+def test_wavmix_with_any_clip_of_the_source_mixes_each_row_with_its_own(batch):
+    rows = [row for row, kind in enumerate(batch.kinds) if kind in ("strong", "soft")]
+    rolled = [rows[-1], *rows[:-1]]
+    others = dataclasses.replace(
+        batch, inputs=Inputs(batch.inputs.waveform.flip(1)[rolled]), clean=Inputs(batch.clean.waveform.flip(1)[rolled]),
+        sources=tuple(batch.sources[k] for k in rolled), kinds=tuple(batch.kinds[k] for k in rolled),
+        clips=tuple(f"other-{k}" for k in rolled),
+        **{name: getattr(batch, name)[rolled] for name in ("strong", "weak", "valid", "known", "has_pseudo", "pseudo")},
+    )  # fmt: skip
+    waveforms_only = dataclasses.replace(
+        batch, inputs=Inputs(batch.inputs.waveform), clean=Inputs(batch.clean.waveform), beneath=others
+    )
+    mixed = augment("wavmix", waveforms_only, 3, probability=1.0, partner="source")
+    assert mixed.clips == batch.clips and mixed.beneath is None
+    for row, other in zip(rows, range(len(rows)), strict=True):
+        own, under = (part - part.mean() for part in (batch.inputs.waveform[row], others.inputs.waveform[other]))
+        basis = torch.stack([own, under], 1).double()
+        shares = torch.linalg.lstsq(basis, mixed.inputs.waveform[row].double().unsqueeze(1)).solution.flatten()
+        assert shares.sum().item() == pytest.approx(1.0, abs=1e-4) and shares[0] >= 0.5
+        torch.testing.assert_close(basis @ shares, mixed.clean.waveform[row].double(), atol=1e-4, rtol=0)
+        expected = shares[0] * batch.strong[row] + shares[1] * others.strong[other]
+        torch.testing.assert_close(mixed.strong[row].double(), expected.double(), atol=1e-4, rtol=0)
+        assert mixed.known[row].equal(batch.known[row] & others.known[other])
+    left = [row for row in range(len(batch)) if row not in rows]
+    assert mixed.inputs.waveform[left].equal(batch.inputs.waveform[left])
+    assert mixed.weak[left].equal(batch.weak[left])
+    kept = augment("wavmix", waveforms_only, 3, probability=0.0, partner="source")
+    assert kept.inputs.waveform.equal(batch.inputs.waveform) and kept.strong.equal(batch.strong)
+
+
+def test_the_teacher_of_unmixed_clips_keeps_what_their_own_labels_speak_of(batch):
+    mixed = augment("mixup", batch, 5, probability=1.0, groups=[["real_strong", "soft"]])
+    assert mixed.clean_known.equal(batch.known) and not mixed.known.equal(batch.known)
+    assert augment("mixup", batch, 2, probability=1.0, teacher="mixed").clean_known is None
+    assert augment("wavmix", batch, 2, probability=1.0).clean_known is None
+
+
 def test_frame_shift_moves_sound_labels_and_pseudo_labels_by_a_normal_draw(batch):
     shifts = []
     for seed in range(60):
@@ -297,6 +334,8 @@ def page(augmentations, freeze=(), encoders=("cnn", "atst"), **stage):
         (page([], losses=[{"name": "supervised", "weight": "much"}]), "no number"),
         (page([{"name": "filter_augment"}], losses=[{"name": "distillation", "checkpoint": "x"}]), "hear another clip"),
         (page([], processes=4), "cannot be shared by 4 processes"),
+        (page([{"name": "wavmix", "partner": "set"}]), r"'set' is neither 'batch' nor 'source'"),
+        (page([], freeze=["cnn"], random_crops=True), "cached features are of whole clips"),
     ],
 )
 def test_what_cannot_work_is_refused_when_the_page_is_checked(wrong, message):

@@ -9,11 +9,12 @@ import torch
 
 from sedflow import audio
 from sedflow.corpora.demo import soften
-from sedflow.dataset import ClipSet, TrainingBatches
+from sedflow.dataset import ClipSet
 from sedflow.evaluation import evaluate
 from sedflow.events import ClassSet, Clip, Event, LabelError, read_events, write_clips, write_events, write_weak
 from sedflow.features import CacheError, write_shard
 from sedflow.frames import FrameGrid, frame_targets
+from sedflow.loading import Share, TrainingBatches
 from sedflow.manifests import read_manifests
 from sedflow.plugins import SettingsError
 from sedflow.pseudo import PseudoLabels
@@ -333,6 +334,55 @@ def test_a_page_that_cannot_be_sampled_is_refused(sampling, message):
     page = {"title": "a page", "corpora": [{"name": "demo"}], "detector": detector, "stages": {"only": stage}}
     with pytest.raises(SettingsError, match=message):
         check_system(page | {"postprocess": {"name": "median_filter"}})
+
+
+def test_clips_for_wavmix_come_from_the_whole_source_and_stay_with_their_rows(two_corpora, tmp_path):
+    clips = clip_set(tmp_path, read_manifests(*two_corpora), ["weak", "real_strong"])
+    shares = {"real_strong": 2, "weak": 2}
+    batches = TrainingBatches(clips, shares, 1, beneath={"real_strong"})
+    rows = [row for step in range(200) for row in batches.rows(step)]
+    assert all((row.beneath is not None) == (row.source == "real_strong") for row in rows)
+    beneath = [row.beneath.clip for row in rows if row.beneath]
+    pool = clips.of_source("real_strong")
+    assert set(beneath) == set(pool)
+    assert max(abs(beneath.count(clip) - 400 / len(pool)) for clip in pool) < 60  # each as likely
+    assert batches.rows(7) == TrainingBatches(clips, shares, 1, beneath={"real_strong"}).rows(7)
+    assert batches.rows(7) != TrainingBatches(clips, shares, 2, beneath={"real_strong"}).rows(7)
+    batch = batches[3]
+    assert batch.sources.count("real_strong") == 2 == len(batch.beneath) and len(batch) == 4
+    parts = [Share(batches, process, 2)[3] for process in range(2)]
+    assert sorted(clip for part in parts for clip in part.beneath.clips) == sorted(batch.beneath.clips)
+    assert TrainingBatches(clips, shares, 1)[3].beneath is None
+
+
+def test_a_long_clip_gives_a_part_with_the_labels_of_that_part(tmp_path):
+    seconds, rate = 9.0, 8000
+    ramp = np.linspace(-0.5, 0.5, round(seconds * rate), dtype=np.float32)
+    audio.write(tmp_path / "long.flac", ramp, rate)
+    clips = [Clip("long", "long.flac", seconds, "sha", "real_strong")]
+    events = [Event(0.0, 2.5, "a"), Event(4.0, 5.0, "b"), Event(4.55, 9.0, "a")]
+    options = {"grid": GRID, "clip_seconds": 2.0, "sample_rate": rate, "caches": {}, "root": tmp_path}
+    told = ({"real_strong": "strong"}, {"long": events}, {}, ClassSet(("a", "b")))
+    with pytest.raises(LabelError, match=r"9\.00 s is longer than clip_seconds .*`random_crops`"):
+        ClipSet(clips, *told, **options)
+    parts = ClipSet(clips, *told, **options, random_crops=True)
+    batches, whole = TrainingBatches(parts, {"real_strong": 4}, 1), frame_targets(events, told[3], GRID, 90)
+    begins = []
+    for step in range(30):
+        batch = batches[step]
+        for row, waveform, strong, weak in zip(
+            batches.rows(step), batch.inputs.waveform, batch.strong, batch.weak, strict=True
+        ):
+            first = round(row.begin * 10)
+            begins.append(first)
+            np.testing.assert_allclose(waveform, ramp[first * 800 : first * 800 + 2 * rate], atol=1e-4)
+            np.testing.assert_array_equal(strong, whole[first : first + 20])
+            assert weak.equal(strong.amax(0))
+        assert bool(batch.valid.all())
+    assert min(begins) < 4 and max(begins) > 66 and max(begins) <= 70 and len(set(begins)) > 40
+    held_out = [Clip("long", "long.flac", seconds, "sha", "validation")]
+    with pytest.raises(LabelError, match="longer than clip_seconds"):
+        ClipSet(held_out, {"validation": "strong"}, *told[1:], **options, random_crops=True)
 
 
 def test_the_smallest_source_does_not_end_an_epoch(two_corpora, tmp_path):

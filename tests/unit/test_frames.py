@@ -44,6 +44,15 @@ def test_every_frame_an_event_touches_is_marked(onset, length, rate):
     assert len(marked) <= length * rate + 2
 
 
+@pytest.mark.parametrize(("onset", "offset"), [(0.1, 0.3), (0.02, 0.1), (0.021, 0.059), (0.3, 0.38), (9.5, 12.0)])
+def test_a_frame_counts_by_its_middle_if_asked(onset, offset):
+    targets = frame_targets([Event(onset, offset, "cat")], CLASSES, FrameGrid(25), 250, "centre")
+    middles = (np.arange(250) + 0.5) / 25
+    expected = (middles >= onset - 1e-6) & (middles <= offset + 1e-6)  # HEAR: the end counts
+    np.testing.assert_array_equal(targets[:, 1], expected)
+    assert not targets[:, 0].any()
+
+
 def test_impossible_events_are_refused():
     with pytest.raises(ValueError, match="not after its onset"):
         frame_targets([Event(1.0, 1.0, "dog")], CLASSES, FrameGrid(25), 250)

@@ -1,16 +1,19 @@
 """The learner: modes, numbers drawn, batches that are refused, accumulation."""
 
+import dataclasses
 import logging
 
 import numpy as np
 import pytest
 import torch
 
-from sedflow.dataset import Batch, ClipSet, Inputs
+from sedflow.augment.mixup import mixed_labels
+from sedflow.dataset import Batch, ClipSet, Inputs, Mixing
 from sedflow.detector import build_detector
 from sedflow.events import ClassSet, Clip
 from sedflow.frames import FrameGrid
 from sedflow.learner import Learner, TrainingStopped
+from sedflow.losses.consistency import Consistency
 from sedflow.params import Stage
 from sedflow.pooling import Prediction
 
@@ -155,6 +158,32 @@ def test_classes_that_labels_do_not_speak_of_are_left_out_in_training_only(monke
     with torch.no_grad():
         learner.validation_step(batch, 0)
     assert all(prediction.known is None for _, prediction in seen) and len(seen) == 2
+
+
+def test_a_mixed_clip_is_held_to_the_teachers_scores_of_both_its_parts():
+    """Row 0 and 1 are mixed and know both classes; row 1 is the partner of row 2 too, which knows only one."""
+    learner = learner_of(losses=[{"name": "consistency", "classes": "known"}], augment=[{"name": "mixup"}])
+    known = torch.tensor([[True, True], [True, True], [True, False]])
+    batch = batch_of().replace(known=known)
+    mixing = Mixing(torch.tensor([1, 2, 0]), torch.full((3,), 0.6), torch.zeros(3))
+    asked = []
+    learner.augmented = lambda batch, rng: mixed_labels(batch, mixing, "soft", "both").replace(
+        mixing=mixing, clean_known=batch.known
+    )
+    learner._note = lambda *_: None
+    loss = learner.losses[0][1]
+    learner.losses = [("consistency", lambda step: asked.append(step) or loss(step), learner.losses[0][2])]
+    learner.training_step(batch, 0)
+    step = asked[0]
+    assert step.batch.known.tolist() == [[True, True], [True, False], [True, False]]
+    # of row 1 the teacher is heard in both classes, though mixed with row 2 it knows one
+    assert bool((step.teacher.strong[:2] > 0).all()) and bool((step.teacher.strong[2, :, 1] == 0).all())
+    assert bool((step.student.strong[1, :, 1] == 0).all())
+    target = 0.6 * step.teacher.strong[0] + 0.4 * step.teacher.strong[1]
+    error = (step.student.strong[0] - target).square().mean()
+    row_0 = Consistency(weak_weight=0.0, classes="known", sources=["real_strong"])
+    only = dataclasses.replace(step, batch=step.batch.replace(sources=("real_strong", "x", "y")))
+    torch.testing.assert_close(row_0(only), error)
 
 
 def test_a_mask_does_not_reach_a_consistency_over_all_classes(monkeypatch):

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from sedflow.detector import Detector, build_detector
-from sedflow.loading import Share
+from sedflow.loading import Row, Share
 from sedflow.optimization import (
     build_optimizer,
     freeze_unused,
@@ -105,8 +105,8 @@ class Numbered:
     def __init__(self):
         self.shares = {"strong": 4, "weak": 2}
 
-    def ids(self, number):
-        return [f"{source}-{number}-{k}" for source, share in self.shares.items() for k in range(share)]
+    def rows(self, number):
+        return [Row(f"{source}-{number}-{k}", source) for source, share in self.shares.items() for k in range(share)]
 
 
 def test_processes_share_every_source_of_a_batch_and_no_clip_twice():
@@ -114,5 +114,5 @@ def test_processes_share_every_source_of_a_batch_and_no_clip_twice():
     parts = [Share(whole, process, 2) for process in range(2)]
     for number in range(3):
         rows = [part.rows(number) for part in parts]
-        assert sorted(clip for of_one in rows for clip, _ in of_one) == sorted(whole.ids(number))
-        assert [[source for _, source in of_one] for of_one in rows] == [["strong", "strong", "weak"]] * 2
+        assert sorted(row.clip for of_one in rows for row in of_one) == sorted(row.clip for row in whole.rows(number))
+        assert [[row.source for row in of_one] for of_one in rows] == [["strong", "strong", "weak"]] * 2

@@ -366,6 +366,11 @@ def test_dcase2016_cuts_scenes_and_reads_milliseconds(tmp_path):
     assert made.strong["valid_0_000"] == [Event(1.5, 2.0, "keysDrop")]
     assert made.strong["test_1"] == [Event(1.5, 2.5, "keysDrop")]
     assert next(clip.seconds for clip in made.clips if clip.id == "test_1") == 5.0
+    whole = prepared(Dcase2016Task2(path=str(root), seconds=2.0, whole_scenes=True), tmp_path / "raw", tmp_path / "b")
+    assert {source: len(names) for source, names in by_source(whole).items()} == {
+        "real_strong": 2, "validation": 6, "test": 2,
+    }  # fmt: skip
+    assert whole.strong["train_0"] == [Event(1.5, 2.5, "keysDrop")]
     low = Dcase2016Task2(path=str(root))
     low.download(tmp_path / "raw")
     assert {holding.path.parts[-3] for holding in read_inventory(tmp_path / "raw")} == {"16000"}

@@ -7,12 +7,13 @@ import pytest
 import torch
 
 from sedflow import audio, plugins
-from sedflow.dataset import Batch, ClipSet, Inputs, TrainingBatches
+from sedflow.dataset import Batch, ClipSet, Inputs
 from sedflow.detector import Prediction, build_detector
 from sedflow.events import ClassSet, Clip, Event, LabelError
 from sedflow.features import Cache, CacheError, cache_key, write_shard
 from sedflow.frames import FrameGrid
 from sedflow.learner import Step
+from sedflow.loading import TrainingBatches
 from sedflow.losses.consistency import Consistency
 from sedflow.losses.supervised import Supervised
 from sedflow.optimization import learning_rate_factor, parameter_groups, ramp
@@ -201,14 +202,15 @@ def test_an_interrupted_cache_shard_is_not_taken_for_finished(tmp_path):
 def test_the_cache_key_follows_everything_the_numbers_depend_on():
     encoder = {"name": "mobilenet", "width": 0.4}
     keys = {
-        cache_key(encoder, "abc", 10.0, 16000),
-        cache_key(encoder | {"gain_db": 20.0}, "abc", 10.0, 16000),
-        cache_key(encoder, "abd", 10.0, 16000),
-        cache_key(encoder, "abc", 5.0, 16000),
-        cache_key(encoder, "abc", 10.0, 32000),
+        cache_key(encoder, "code", "abc", 10.0, 16000),
+        cache_key(encoder | {"gain_db": 20.0}, "code", "abc", 10.0, 16000),
+        cache_key(encoder, "other code", "abc", 10.0, 16000),
+        cache_key(encoder, "code", "abd", 10.0, 16000),
+        cache_key(encoder, "code", "abc", 5.0, 16000),
+        cache_key(encoder, "code", "abc", 10.0, 32000),
     }
-    assert len(keys) == 5
-    assert cache_key({"width": 0.4, "name": "mobilenet"}, "abc", 10.0, 16000) in keys
+    assert len(keys) == 6
+    assert cache_key({"width": 0.4, "name": "mobilenet"}, "code", "abc", 10.0, 16000) in keys
 
 
 def test_inputs_without_waveform_pass_every_augmentation_a_cache_allows(batch):
