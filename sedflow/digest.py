@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from sedflow import plugins
+from sedflow.events import AUDIO_SUFFIXES
 
 PACKAGE = Path(__file__).parent
 STEPS = PACKAGE / "steps.py"
@@ -27,17 +28,40 @@ def code(command: str, used: Iterable[tuple[str, str]] = ()) -> str:
     command : str    name of a command of ``steps.py``
     used : iterable of (family, name)    plugins that its settings name
     """
-    digest = hashlib.sha256()
-    for path in modules(command, used):
-        digest.update(_read(path)[1].encode())
-    return digest.hexdigest()[:16]
+    return _digest(modules(command, used))
+
+
+@functools.cache
+def plugin(family: str, name: str) -> str:
+    """Digest of a plugin's code: its file, its family's contract and what they import of ours."""
+    return _digest(_reached([plugins.source_file(family, name)]))
 
 
 def modules(command: str, used: Iterable[tuple[str, str]] = ()) -> list[Path]:
     """Files of the package that a command imports, its plugins included, in order of path."""
     if command not in _commands():
         raise KeyError(f"steps.py has no command {command!r}; there are {sorted(_commands())}")
-    waiting = [*_commands()[command], *(plugins.source_file(family, name) for family, name in used)]
+    return _reached([*_commands()[command], *(plugins.source_file(family, name) for family, name in used)])
+
+
+def listing(folders: Iterable[str]) -> str:
+    """Digest of the names and sizes of the recordings below folders: no file is opened, so a dry run can ask."""
+    found = [
+        path for folder in map(Path, folders) for path in folder.rglob("*") if path.suffix.lower() in AUDIO_SUFFIXES
+    ]
+    rows = sorted(f"{path.as_posix()} {path.stat().st_size}" for path in found)
+    return hashlib.sha256("\n".join(rows).encode()).hexdigest()[:16]
+
+
+def _digest(paths: Iterable[Path]) -> str:
+    digest = hashlib.sha256()
+    for path in paths:
+        digest.update(_read(path)[1].encode())
+    return digest.hexdigest()[:16]
+
+
+def _reached(waiting: list[Path]) -> list[Path]:
+    """These files and all that they import of ours, in order of path."""
     found: set[Path] = set()
     while waiting:
         path = waiting.pop()

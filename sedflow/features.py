@@ -22,10 +22,16 @@ class CacheError(ValueError):
     """The cache does not hold what is asked of it; the message says which clip and what to do."""
 
 
-def cache_key(encoder: dict, weights_sha256: str | None, clip_seconds: float, sample_rate: int) -> str:
-    """Name of an encoder's cache folder: its settings, its weights, the length and rate of the audio it reads."""
+def cache_key(encoder: dict, code: str, weights_sha256: str | None, clip_seconds: float, sample_rate: int) -> str:
+    """Name of an encoder's cache folder: its settings, its code, its weights, length and rate of the audio it reads.
+
+    Parameters
+    ----------
+    code : str    digest of the encoder's code, its front end included
+    """
     depends_on = {
         "encoder": encoder,
+        "code": code,
         "weights": weights_sha256,
         "clip_seconds": clip_seconds,
         "sample_rate": sample_rate,

@@ -18,7 +18,6 @@ RUN = "models/{system}/{variant}/{stage}/seed{seed}"
 LOGITS = "data/logits/{system}/{variant}/{stage}/seed{seed}/{network}/{corpus}/{source}"
 PSEUDO_LABELS = "data/pseudo/{system}/{ensemble}/seed{seed}/{corpus}/{source}"
 DATA = Path("data")
-DVC_STAGES = ("frozen", "finetune")
 FOLLOWED = (
     "corpora",
     "clip_seconds",
@@ -148,6 +147,12 @@ def corpus_recordings(spec: dict) -> list[str]:
     return [str(path) for path in getattr(systems.build_corpus(spec), "audio_files", [])]
 
 
+def corpus_listing(spec: dict) -> str:
+    """Digest of which recordings lie in the user's folders that a corpus is read from; none if it is downloaded."""
+    folders = spec.get("path") or []
+    return digest.listing([folders] if isinstance(folders, str) else folders)
+
+
 def run_folders(name: str, variant: str, system: System, seeds: list[int]) -> list[str]:
     """The run folders of a system, stage by stage."""
     return [
@@ -206,7 +211,8 @@ def cache_folder(system: System, encoder: dict) -> str:
     if name is not None and name not in pretrained():
         raise SettingsError(f"detector.encoders: no weights {name!r}{plugins.nearest(name, pretrained())}")
     identity = name and (pretrained()[name]["sha256"] or name)
-    return f"{cache_key(own, identity, system.clip_seconds, system.sample_rate)}-{system.feature_shards}"
+    code = digest.plugin("encoders", encoder["name"])
+    return f"{cache_key(own, code, identity, system.clip_seconds, system.sample_rate)}-{system.feature_shards}"
 
 
 def caches(system: System, stage: Stage) -> dict[str, str]:
@@ -262,39 +268,3 @@ def train_plugins(system: System, stage: Stage) -> list[tuple[str, str]]:
         *(("losses", loss["name"]) for loss in stage.losses),
         *(("augment", step["name"]) for step in stage.augment),
     ]
-
-
-STEPS = {
-    "data": ("download", "soundbank", "prepare", "collect", "inventory"),
-    "features": ("weights", "features", "inventory"),
-    "train": ("train",),
-    "evaluate": ("score", "tune", "evaluate_run", "export"),
-    "report": ("report",),
-}
-
-
-def code_digests(system: System) -> dict[str, str]:
-    """What DVC follows instead of source files: its stage → digest of the code that the stage's commands run."""
-    used = {
-        "data": [("corpora", spec["name"]) for spec in corpora(system).values()],
-        "features": [(family, name) for family, name in network_plugins(system) if family == "encoders"],
-        "evaluate": network_plugins(system),
-    }
-    digests = {step: _joined(commands, used.get(step, [])) for step, commands in STEPS.items() if step != "train"}
-    trained = {name: _joined(STEPS["train"], train_plugins(system, stage)) for name, stage in system.stages.items()}
-    return {**digests, **trained}
-
-
-def check_followed_by_dvc(name: str, system: System) -> None:
-    """Refuse a page that dvc.yaml does not cover; Snakemake covers all."""
-    learning = [stage for stage, settings in system.stages.items() if settings.pseudo_labels]
-    if list(system.stages) != list(DVC_STAGES) or learning:
-        kind = f"{learning} learn from an ensemble" if learning else f"its stages are {list(system.stages)}"
-        raise SettingsError(
-            f"{name}: {kind}, but dvc.yaml follows pages of the stages {list(DVC_STAGES)} without ensembles: run "
-            f"`snakemake {name}`, or choose another system in params.yaml for DVC"
-        )
-
-
-def _joined(commands, used) -> str:
-    return "".join(f"{command} {digest.code(command, used)}\n" for command in commands)

@@ -237,11 +237,11 @@ def comparison(settings: Json, runs: list[Path], out: Out):
 @steps.command()
 def code(system: str, variant: str, out: Out):
     """Write digests of the code that each step of a system runs, for DVC to follow: comments do not count."""
-    from sedflow import plan, systems
+    from sedflow import followed, systems
 
     page = systems.read_system(system, variant)
-    plan.check_followed_by_dvc(system, page)
-    for step, digests in plan.code_digests(page).items():
+    followed.check(system, page)
+    for step, digests in followed.code_digests(page).items():
         out.mkdir(parents=True, exist_ok=True)
         (out / f"{step}.txt").write_text(digests, encoding="utf-8")
 

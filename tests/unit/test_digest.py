@@ -23,6 +23,14 @@ def test_metrics_do_not_depend_on_the_network():
     assert not {"detector.py", "train.py", "report.py", "cli.py"} & names("evaluate_run")
 
 
+def test_an_encoder_is_its_file_its_front_end_and_no_other_network():
+    found = digest._reached([digest.PACKAGE / "encoders/mobilenet.py"])
+    read = {str(path.relative_to(digest.PACKAGE)) for path in found}
+    assert {"encoders/mobilenet.py", "encoders/__init__.py", "frontend.py", "waveform.py"} <= read
+    assert not {"detector.py", "encoders/beats.py", "learner.py", "features.py", "corpora/__init__.py"} & read
+    assert digest.plugin("encoders", "mobilenet") != digest.plugin("encoders", "beats")
+
+
 def test_an_unknown_command_is_an_error():
     with pytest.raises(KeyError, match="tarin"):
         digest.modules("tarin")

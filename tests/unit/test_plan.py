@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from sedflow import digest, params, plan
+from sedflow import digest, followed, params, plan
 from sedflow.params import SettingsError
 from sedflow.systems import check_system
 
@@ -77,6 +77,12 @@ def test_another_length_rate_or_number_of_shards_is_another_cache(change):
     assert plan.caches(changed(**change), FROZEN) != plan.caches(SYSTEM, FROZEN)
 
 
+def test_other_code_of_an_encoder_is_another_cache(monkeypatch):
+    before = plan.caches(SYSTEM, FROZEN)
+    monkeypatch.setattr(digest, "plugin", lambda family, name: f"another {name} of the {family}")
+    assert plan.caches(SYSTEM, FROZEN) != before
+
+
 def test_a_change_of_the_head_keeps_the_cache():
     detector = {**PAGE["detector"], "sequence": {"name": "transformer"}}
     assert plan.caches(changed(detector=detector), FROZEN) == plan.caches(SYSTEM, FROZEN)
@@ -98,17 +104,17 @@ def test_training_does_not_depend_on_what_it_does_not_read():
 
 
 def test_code_that_dvc_follows_is_what_snakemake_follows():
-    digests = plan.code_digests(SYSTEM)
+    digests = followed.code_digests(SYSTEM)
     assert set(digests) == {"data", "features", "frozen", "finetune", "evaluate", "report"}
     assert digests["finetune"] == f"train {digest.code('train', plan.train_plugins(SYSTEM, FINETUNE))}\n"
     assert f"score {digest.code('score', plan.network_plugins(SYSTEM))}\n" in digests["evaluate"]
 
 
 def test_a_page_that_dvc_does_not_cover_is_refused_with_what_covers_it():
-    plan.check_followed_by_dvc("mine", SYSTEM)
+    followed.check("mine", SYSTEM)
     first = {**copy.deepcopy(PAGE["stages"]["frozen"])}
     with pytest.raises(SettingsError, match=r"its stages are \['only'\].*run `snakemake mine`"):
-        plan.check_followed_by_dvc("mine", changed(stages={"only": first}))
+        followed.check("mine", changed(stages={"only": first}))
 
 
 @pytest.fixture

@@ -1,0 +1,44 @@
+"""What DVC follows of a system instead of source files, and which systems it can follow at all."""
+
+from __future__ import annotations
+
+from sedflow import digest, plan
+from sedflow.params import SettingsError, System
+
+STAGES = ("frozen", "finetune")
+COMMANDS = {
+    "data": ("download", "soundbank", "prepare", "collect", "inventory"),
+    "features": ("weights", "features", "inventory"),
+    "train": ("train",),
+    "evaluate": ("score", "tune", "evaluate_run", "export"),
+    "report": ("report",),
+}
+
+
+def code_digests(system: System) -> dict[str, str]:
+    """What DVC follows instead of source files: its stage → digest of the code that the stage's commands run."""
+    used = {
+        "data": [("corpora", spec["name"]) for spec in plan.corpora(system).values()],
+        "features": [(family, name) for family, name in plan.network_plugins(system) if family == "encoders"],
+        "evaluate": plan.network_plugins(system),
+    }
+    digests = {step: _joined(commands, used.get(step, [])) for step, commands in COMMANDS.items() if step != "train"}
+    trained = {
+        name: _joined(COMMANDS["train"], plan.train_plugins(system, stage)) for name, stage in system.stages.items()
+    }
+    return {**digests, **trained}
+
+
+def check(name: str, system: System) -> None:
+    """Refuse a page that dvc.yaml does not cover; Snakemake covers all."""
+    learning = [stage for stage, settings in system.stages.items() if settings.pseudo_labels]
+    if list(system.stages) != list(STAGES) or learning:
+        kind = f"{learning} learn from an ensemble" if learning else f"its stages are {list(system.stages)}"
+        raise SettingsError(
+            f"{name}: {kind}, but dvc.yaml follows pages of the stages {list(STAGES)} without ensembles: run "
+            f"`snakemake {name}`, or choose another system in params.yaml for DVC"
+        )
+
+
+def _joined(commands, used) -> str:
+    return "".join(f"{command} {digest.code(command, used)}\n" for command in commands)
