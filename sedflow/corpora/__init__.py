@@ -27,6 +27,8 @@ A file here is a plugin: its one public class has
 ``label_files``, ``audio_files``
     Optional; list of Path: files of the user's that the workflow watches for changes.
 
+A setting called ``path`` names folders of the user's: the workflow notices when recordings come, go or change there.
+
 Building a corpus imports neither librosa nor scaper nor torch, so that Snakemake may do it while it parses.
 """
 

@@ -17,6 +17,7 @@ rule download:
     params:
         corpus=lambda wildcards: canonical(corpus_of(wildcards)),
         folder="data/raw/{corpus}",
+        listing=lambda wildcards: plan.corpus_listing(corpus_of(wildcards)),
         code=corpus_code("download"),
     shell:
         "python -m sedflow.cli download {params.corpus:q} --out {params.folder} > {log} 2>&1"
