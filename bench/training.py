@@ -17,9 +17,10 @@ from sedflow.dataset import Batch, Inputs
 from sedflow.detector import build_detector
 from sedflow.events import Clip
 from sedflow.features import Cache, write_shard
-from sedflow.learner import Step, build_loss
+from sedflow.learner import Step
 from sedflow.memory import keep_pages
 from sedflow.optimization import build_optimizer
+from sedflow.stage_plugins import build_loss
 from sedflow.systems import read_system
 
 CLASSES, FRAMES, STORED = 7, 250, 128

@@ -19,10 +19,10 @@ from sedflow.detector import Detector
 from sedflow.inference import WindowScores
 from sedflow.loading import Parts, Share, TrainingBatches, loader, move, sources_beneath
 from sedflow.optimization import build_optimizer, learning_rate_factor, ramp, teacher_decay, update_teacher
-from sedflow.params import LOSS_WEIGHTS
 from sedflow.pooling import Prediction
 from sedflow.sampling import stable_number
 from sedflow.scores import Scores
+from sedflow.stage_plugins import build_augmentation, build_losses
 
 log = logging.getLogger(__name__)
 
@@ -76,6 +76,7 @@ class Learner(lightning.LightningModule):
         self.batches = TrainingBatches(clips, stage["sources"], seed, stage["sampling"], between_validations, beneath)
         self.history: list[dict] = []
         self._running: dict[str, list[float]] = {}
+        self.scaler = None
         self.train()  # a detector that was loaded is in evaluation mode, and Lightning leaves modes as they are
 
     def _share_frozen_encoders(self) -> None:
@@ -179,10 +180,25 @@ class Learner(lightning.LightningModule):
             update_teacher(self.teacher, self.student, teacher_decay(self.global_step, self.stage["teacher"]))
 
     def on_before_optimizer_step(self, optimizer) -> None:
-        """Stop before a gradient that is no number reaches the weights; fp16 has its own way of skipping them."""
+        """Stop before a gradient that is no number reaches the weights.
+
+        In fp16 gradients are scaled up and may overflow: then the scaler skips the step and halves its scale. Weights
+        stay, while schedules and the teacher go on as if the step had been made; the learning curve says in how many
+        steps that was so. Gradients that overflow without being scaled up are no numbers for another reason.
+        """
         gradients = [p.grad for p in self.student.parameters() if p.grad is not None]
-        if self.stage["precision"] != "fp16" and not bool(nn.utils.get_total_norm(gradients).isfinite()):
+        finite = bool(nn.utils.get_total_norm(gradients).isfinite())
+        if self.scaler is not None:
+            self._running.setdefault("train/skipped_steps", []).append(float(not finite))
+        if not finite and (self.scaler is None or self.scaler.get_scale() <= 1):
             self._stop("the gradient is not finite", *self._last)
+        if not finite:
+            scale = self.scaler.get_scale()
+            log.warning("step %d is skipped: its gradient, %g-fold, overflows fp16", self.global_step, scale)
+
+    def on_train_start(self) -> None:
+        """See whether gradients are scaled, as fp16 wants it."""
+        self.scaler = getattr(self.trainer.precision_plugin, "scaler", None)
 
     def on_fit_start(self) -> None:
         """Say what accumulation does to batch statistics."""
@@ -275,24 +291,3 @@ class Learner(lightning.LightningModule):
     def transfer_batch_to_device(self, batch: Batch, device, dataloader_idx: int) -> Batch:
         """Move tensors; names stay."""
         return move(batch, device)
-
-
-def build_losses(specs: list[dict]) -> list[tuple[str, Callable, dict]]:
-    """(label, loss, its entry) of a page's losses; weight and ramp are the learner's business."""
-    losses = []
-    for number, spec in enumerate(specs):
-        twice = sum(other["name"] == spec["name"] for other in specs) > 1
-        losses.append((f"{spec['name']}_{number}" if twice else spec["name"], build_loss(spec), spec))
-    return losses
-
-
-def build_loss(spec: dict):
-    """A loss from its entry on a page."""
-    return plugins.build("losses", {key: value for key, value in spec.items() if key not in LOSS_WEIGHTS})
-
-
-def build_augmentation(spec: dict) -> tuple[Callable, str, dict]:
-    """(function, domain, settings) of an entry of a page's ``augment``."""
-    settings = plugins.check("augment", spec, "augment")
-    name = settings.pop("name")
-    return plugins.load("augment", name), settings.get("on") or plugins.constant("augment", name, "DOMAIN"), settings

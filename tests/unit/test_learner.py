@@ -130,6 +130,52 @@ def test_losses_are_in_float32_whatever_the_precision(monkeypatch):
     total.backward()
 
 
+NOISE = torch.randn(3, 16000, generator=torch.Generator().manual_seed(3))
+CLICK = torch.nn.functional.pad(torch.ones(3, 1), (8000, 7999))
+ODD_AUDIO = {
+    "silent": 0 * NOISE, "clipped": NOISE.sign(), "far too loud": 1e4 * NOISE, "hardly there": 1e-7 * NOISE,
+    "click": CLICK,
+}  # fmt: skip
+
+
+def step_in_fp16(learner, waveform, scaler) -> bool:
+    """Whether a training step in fp16 was made or, its gradient overflowing, skipped; its loss is finite either way."""
+    optimizer = torch.optim.Adam(learner.student.parameters(), 1e-3)
+    before = [p.detach().clone() for p in learner.student.parameters()]
+    seen, loss = [], learner.losses[0][1]
+    learner.losses[0] = ("supervised", lambda step: seen.append(step) or loss(step), {"name": "supervised"})
+    with torch.autocast("cpu", dtype=torch.float16):
+        total = learner.training_step(batch_of().replace(inputs=Inputs(waveform), clean=Inputs(waveform)), 0)
+    assert total.dtype == seen[0].student.strong.dtype == torch.float32 and bool(total.isfinite())
+    learner.scaler, scale = scaler, scaler.get_scale()
+    scaler.scale(total).backward()
+    scaler.unscale_(optimizer)
+    learner.on_before_optimizer_step(optimizer)  # stops if no scale is small enough
+    scaler.step(optimizer)
+    scaler.update()
+    optimizer.zero_grad()
+    after = list(learner.student.parameters())
+    assert all(bool(p.isfinite().all()) for p in after)
+    made = any(not p.equal(old) for p, old in zip(after, before, strict=True))
+    assert scaler.get_scale() == (scale if made else scale / 2)
+    assert learner._running["train/skipped_steps"][-1] == (not made)
+    return made
+
+
+@pytest.mark.parametrize("kind", ODD_AUDIO)
+def test_an_odd_clip_in_a_batch_costs_no_step_in_fp16(kind):
+    waveform = torch.cat([0.1 * NOISE[:2], ODD_AUDIO[kind][2:]])
+    assert step_in_fp16(learner_of(), waveform, torch.amp.GradScaler("cpu", init_scale=1024.0))
+
+
+@pytest.mark.parametrize("kind", ["silent", "far too loud"])
+def test_batches_without_any_contrast_are_skipped_in_fp16_until_their_gradients_fit(kind):
+    """Batch norms divide by no variance there, block after block."""
+    learner, scaler = learner_of(), torch.amp.GradScaler("cpu", init_scale=1024.0)
+    made = [step_in_fp16(learner, ODD_AUDIO[kind], scaler) for _ in range(12)]
+    assert not made[0] and made[-1] and 1.0 <= scaler.get_scale() < 1024.0
+
+
 def test_accumulation_says_what_it_does_to_batch_statistics(caplog):
     with caplog.at_level(logging.WARNING, logger="sedflow.learner"):
         learner_of(accumulate=4).on_fit_start()

@@ -1,0 +1,29 @@
+"""The losses and augmentations that a stage names, built from their entries on the page."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from sedflow import plugins
+from sedflow.params import LOSS_WEIGHTS
+
+
+def build_losses(specs: list[dict]) -> list[tuple[str, Callable, dict]]:
+    """(label, loss, its entry) of a page's losses; weight and ramp are the learner's business."""
+    losses = []
+    for number, spec in enumerate(specs):
+        twice = sum(other["name"] == spec["name"] for other in specs) > 1
+        losses.append((f"{spec['name']}_{number}" if twice else spec["name"], build_loss(spec), spec))
+    return losses
+
+
+def build_loss(spec: dict):
+    """A loss from its entry on a page."""
+    return plugins.build("losses", {key: value for key, value in spec.items() if key not in LOSS_WEIGHTS})
+
+
+def build_augmentation(spec: dict) -> tuple[Callable, str, dict]:
+    """(function, domain, settings) of an entry of a page's ``augment``."""
+    settings = plugins.check("augment", spec, "augment")
+    name = settings.pop("name")
+    return plugins.load("augment", name), settings.get("on") or plugins.constant("augment", name, "DOMAIN"), settings
