@@ -5,6 +5,7 @@ Paths are strings relative to the root, as Snakemake wants them.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Iterator
 from pathlib import Path
@@ -198,6 +199,17 @@ def listeners(stage: Stage) -> list[str]:
     return [loss["checkpoint"] for loss in stage.losses if loss.get("checkpoint")]
 
 
+def listener_plugins(stage: Stage, folder="workflow/systems") -> list[tuple[str, str]]:
+    """(family, name) of the plugins in those detectors that pages make; other files speak through their content."""
+    used = []
+    for checkpoint in listeners(stage):
+        parts = Path(checkpoint).parts
+        if len(parts) == len(Path(RUN).parts) + 1 and parts[0] == Path(RUN).parts[0]:
+            with contextlib.suppress(SettingsError):  # no such page
+                used += network_plugins(systems.sketch(parts[1], parts[2], folder))
+    return used
+
+
 def member_files(page: System, ensemble: str, **wildcards) -> list[str]:
     """What the members of an ensemble say about a source; ``wildcards``: system, seed, corpus, source."""
     members = page.ensembles[ensemble].members
@@ -265,6 +277,7 @@ def train_plugins(system: System, stage: Stage) -> list[tuple[str, str]]:
     """(family, name) of the plugins whose code training a stage depends on; corpora speak through their manifests."""
     return [
         *network_plugins(system),
+        *listener_plugins(stage),
         *(("losses", loss["name"]) for loss in stage.losses),
         *(("augment", step["name"]) for step in stage.augment),
     ]

@@ -9,7 +9,7 @@ import yaml
 
 from sedflow import digest, followed, params, plan
 from sedflow.params import SettingsError
-from sedflow.systems import check_system
+from sedflow.systems import check_system, read_system
 
 PAGE = yaml.safe_load("""
 title: A page
@@ -70,6 +70,20 @@ def test_a_detector_that_listens_along_is_waited_for():
     stages = copy.deepcopy(PAGE["stages"])
     stages["finetune"]["losses"].append({"name": "distillation", "checkpoint": "models/a/b/c/seed1/best.safetensors"})
     assert plan.listeners(changed(stages=stages).stages["finetune"]) == ["models/a/b/c/seed1/best.safetensors"]
+
+
+def test_other_code_of_a_detector_that_listens_along_trains_again():
+    """efficient_sed's online variant trains a MobileNet, and BEATs listens."""
+    system = read_system("efficient_sed", "online")
+    used = plan.train_plugins(system, system.stages["strong"])
+    assert {("encoders", "mobilenet"), ("encoders", "beats"), ("sequence", "identity")} <= set(used)
+    paths = [path.name for path in digest.modules("train", used)]
+    assert "beats.py" in paths and "beats_layers.py" in paths and "passt.py" not in paths
+    stage = system.stages["strong"]
+    elsewhere = [{"name": "distillation", "checkpoint": "downloads/seed1/best.safetensors"}]
+    assert plan.listener_plugins(stage.model_copy(update={"losses": elsewhere})) == []
+    unknown = [{"name": "distillation", "checkpoint": "models/nobody/default/strong/seed1/best.safetensors"}]
+    assert plan.listener_plugins(stage.model_copy(update={"losses": unknown})) == []
 
 
 @pytest.mark.parametrize("change", [{"clip_seconds": 5.0}, {"sample_rate": 32000}, {"feature_shards": 3}])
