@@ -1,5 +1,6 @@
 """Snakemake and DVC, each with its own ledger, over one clone: they agree, and neither certifies what is not true."""
 
+import csv
 import json
 import re
 from pathlib import Path
@@ -110,6 +111,11 @@ def test_an_experiment_with_stage_two_reruns_it_and_evaluation_only_and_is_compa
     assert "stages.finetune.optimizer.lr.head" in clone("dvc", "params", "diff")
     clone("dvc", "metrics", "diff")
     assert "index.html" in clone("dvc", "plots", "diff")
+    told = clone("dvc", "exp", "show", "--csv")
+    shown = {row["rev"]: row for row in csv.DictReader(told[told.index("Experiment,") :].splitlines())}
+    rates = {revision: float(row["stages.finetune.optimizer.lr.head"]) for revision, row in shown.items()}
+    assert len(rates) == 3 and rates.pop("main") == 0.002 and set(rates.values()) == {1e-5}
+    assert all(0 <= float(row["finetune.chosen.psds2"]) <= 1 for row in shown.values())
     clone.commit("an experiment")
 
     clone("git", "checkout", "--quiet", "HEAD~1")
