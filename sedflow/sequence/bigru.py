@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from sedflow.recurrence import read_both_ways
 from sedflow.weights import load_strict
 
 
@@ -30,6 +31,8 @@ class BiGRU(nn.Module):
 
     def forward(self, embeddings, padding_mask=None):
         """(batch, frames, dim) → (batch, frames, 2 · width); padding follows the clip and is not read."""
+        if embeddings.device.type == "cpu" and not torch.compiler.is_compiling():
+            return read_both_ways(self.gru, embeddings, padding_mask)
         if padding_mask is None:
             return self.gru(embeddings)[0]
         lengths = padding_mask.sum(dim=1).clamp(min=1).cpu()
