@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from sedflow import plugins
 from sedflow.frames import FrameGrid
 from sedflow.pooling import Pooling, Prediction, match_frames
+from sedflow.products import Linear
 from sedflow.waveform import checked, completed
 from sedflow.weights import load_weights
 
@@ -57,7 +58,7 @@ class Detector(nn.Module):
         norms = {name: nn.LayerNorm(dim) for name, dim in dims.items()} if merge_norm else {}
         self.norms = nn.ModuleDict(norms)
         joined = sum(dims.values())
-        self.merge = nn.Linear(joined, merge_dim) if merge_dim else nn.Identity()
+        self.merge = Linear(joined, merge_dim) if merge_dim else nn.Identity()
         self.dropout = nn.Dropout(dropout)
         self.merge_dropout = nn.Dropout(dropout if merge_dropout is None else merge_dropout)
         self.sequence = plugins.build("sequence", sequence, merge_dim or joined)

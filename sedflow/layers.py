@@ -8,6 +8,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from sedflow.products import Linear
+
 
 class RMSNorm(nn.Module):
     """Divide by the root mean square over the last axis and scale, in float32 at least.
@@ -62,9 +64,9 @@ class GatedAttention(nn.Module):
         self.heads = divided(dim, heads)
         self.dropout = dropout
         self.norm = RMSNorm(dim)
-        self.to_qkv = nn.Linear(dim, 3 * dim, bias=False)
+        self.to_qkv = Linear(dim, 3 * dim, bias=False)
         self.to_gates = nn.Linear(dim, heads)
-        self.to_out = nn.Sequential(nn.Linear(dim, dim, bias=False), nn.Dropout(dropout))
+        self.to_out = nn.Sequential(Linear(dim, dim, bias=False), nn.Dropout(dropout))
         self.pos_encoding = Rotary(dim // heads)
 
     def forward(self, x, padding_mask=None):
@@ -106,7 +108,7 @@ def at_least_float32(x):
 
 def projection(dim: int, width: int) -> nn.Module:
     """A linear layer from ``dim`` to ``width``, or nothing where they agree."""
-    return nn.Identity() if dim == width else nn.Linear(dim, width)
+    return nn.Identity() if dim == width else Linear(dim, width)
 
 
 def initialise_small(module: nn.Module) -> None:

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from sedflow.layers import at_least_float32
+from sedflow.products import Linear
 from sedflow.regularisers import Balancer, Ceiling, Whitener, limited
 
 
@@ -151,7 +152,7 @@ class _AttentionWeights(nn.Module):
         self.heads = heads
         self.sizes = [heads * query_dim, heads * query_dim, heads * position_head_dim]
         self.in_proj = _linear(width, sum(self.sizes), query_dim**-0.25)
-        self.linear_pos = nn.Linear(position_dim, heads * position_head_dim, bias=False)
+        self.linear_pos = Linear(position_dim, heads * position_head_dim, bias=False)
         nn.init.uniform_(self.linear_pos.weight, -0.05 * position_dim**-0.5, 0.05 * position_dim**-0.5)
         self.balance = Balancer((0.4, 0.6), (0.0, 100.0), share=0.025)
         self.whiten = Whitener(3.0, groups=heads, strength=0.025)
@@ -175,7 +176,7 @@ class _Attention(nn.Module):
     def __init__(self, width, heads, value_dim):
         super().__init__()
         self.heads = heads
-        self.in_proj = nn.Linear(width, heads * value_dim)
+        self.in_proj = Linear(width, heads * value_dim)
         self.out_proj = _linear(heads * value_dim, width, 0.05)
         self.whiten = Whitener(7.5)
 
@@ -189,7 +190,7 @@ class _NonlinearAttention(nn.Module):
 
     def __init__(self, width, inner):
         super().__init__()
-        self.in_proj = nn.Linear(width, 3 * inner)
+        self.in_proj = Linear(width, 3 * inner)
         self.out_proj = _linear(inner, width, 0.05)
         self.balance = Balancer((0.05, 0.95), (0.5, 5.0))
         self.whiten1, self.whiten2 = Whitener(5.0), Whitener(5.0)
@@ -205,7 +206,7 @@ class _Convolution(nn.Module):
 
     def __init__(self, width, kernel):
         super().__init__()
-        self.in_proj = nn.Linear(width, 2 * width)
+        self.in_proj = Linear(width, 2 * width)
         self.depthwise_conv = nn.Conv1d(width, width, kernel, padding=kernel // 2, groups=width)
         self.activation = SwooshR()
         self.out_proj = _linear(width, width, 0.05)
@@ -227,7 +228,7 @@ class _FeedForward(nn.Module):
 
     def __init__(self, width, inner, dropout):
         super().__init__()
-        self.in_proj = nn.Linear(width, inner)
+        self.in_proj = Linear(width, inner)
         self.balance = Balancer((0.3, 1.0), (0.75, 5.0))
         self.activation = SwooshL()
         self.dropout = nn.Dropout(dropout)
@@ -240,7 +241,7 @@ class _FeedForward(nn.Module):
 
 def _linear(inputs, outputs, scale):
     """A linear layer that starts ``scale`` times smaller than PyTorch's."""
-    layer = nn.Linear(inputs, outputs)
+    layer = Linear(inputs, outputs)
     with torch.no_grad():
         layer.weight.mul_(scale)
         nn.init.uniform_(layer.bias, -0.1 * scale, 0.1 * scale)

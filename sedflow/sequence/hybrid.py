@@ -14,6 +14,7 @@ from sedflow.layers import (
     projection,
     split_heads,
 )
+from sedflow.products import Linear
 from sedflow.weights import load_strict
 
 
@@ -57,7 +58,7 @@ class Hybrid(nn.Module):
 
 
 def _feed_forward(width, inner):
-    return nn.Sequential(nn.Linear(width, inner), nn.GELU(), nn.Linear(inner, width))
+    return nn.Sequential(Linear(width, inner), nn.GELU(), Linear(inner, width))
 
 
 class _Mixer(nn.Module):
@@ -66,11 +67,11 @@ class _Mixer(nn.Module):
     def __init__(self, width, heads):
         super().__init__()
         self.heads = divided(width, heads)
-        self.to_qkv = nn.Linear(width, 3 * width, bias=False)
+        self.to_qkv = Linear(width, 3 * width, bias=False)
         self.rnn = _TwoWayMinGRU(width)
         self.rnn_out_norm = RMSNorm(width // heads)
         self.attn_out_norm = RMSNorm(width // heads)
-        self.to_out = nn.Linear(width, width, bias=False)
+        self.to_out = Linear(width, width, bias=False)
 
     def forward(self, x, padding_mask):
         query, key, value = split_heads(self.to_qkv(x), self.heads)
@@ -87,7 +88,7 @@ class _TwoWayMinGRU(nn.Module):
         super().__init__()
         self.forward_minGRU = _MinGRU(width)
         self.backward_minGRU = _MinGRU(width)
-        self.to_out = nn.Linear(2 * width, width, bias=False)
+        self.to_out = Linear(2 * width, width, bias=False)
 
     def forward(self, x, padding_mask):
         reversed_mask = None if padding_mask is None else padding_mask.flip(1)
@@ -104,7 +105,7 @@ class _MinGRU(nn.Module):
 
     def __init__(self, width):
         super().__init__()
-        self.to_hidden_and_gate = nn.Linear(width, 2 * width, bias=False)
+        self.to_hidden_and_gate = Linear(width, 2 * width, bias=False)
 
     def forward(self, x, padding_mask=None):
         candidate, gate = at_least_float32(self.to_hidden_and_gate(x)).chunk(2, dim=-1)

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from sedflow.layers import at_least_float32, from_sequential, projection
+from sedflow.products import Linear
 from sedflow.weights import load_strict
 
 
@@ -76,9 +77,9 @@ class _Mamba2(nn.Module):
         heads = inner // head_dim
         self.sizes = [inner, inner + 2 * state, heads]  # gate; signal, write and read vectors; step
         self.state, self.kernel, self.head_dim, self.chunk = state, kernel, head_dim, chunk
-        self.in_proj = nn.Linear(width, sum(self.sizes), bias=False)
+        self.in_proj = Linear(width, sum(self.sizes), bias=False)
         self.conv1d = nn.Conv1d(self.sizes[1], self.sizes[1], kernel, groups=self.sizes[1])
-        self.out_proj = nn.Linear(inner, width, bias=False)
+        self.out_proj = Linear(inner, width, bias=False)
         # steps spread log-uniformly over 1 ms … 100 ms, decays uniformly over 1 … 16, as in the paper's code
         step = torch.exp(torch.empty(heads).uniform_(math.log(1e-3), math.log(1e-1))).clamp(min=1e-4)
         self.dt_bias = nn.Parameter(step + torch.log(-torch.expm1(-step)))

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from sedflow.layers import GatedAttention, RMSNorm, from_sequential, initialise_small, projection
+from sedflow.products import Linear
 from sedflow.weights import load_strict
 
 
@@ -55,10 +56,10 @@ class _FeedForward(nn.Module):
         super().__init__()
         self.net = nn.Sequential(
             RMSNorm(dim),
-            nn.Linear(dim, 4 * dim),
+            Linear(dim, 4 * dim),
             nn.GELU(),
             nn.Dropout(dropout),
-            nn.Linear(4 * dim, dim),
+            Linear(4 * dim, dim),
             nn.Dropout(dropout),
         )
 

@@ -7,6 +7,7 @@ import re
 import torch
 from torch import nn
 
+from sedflow.products import Linear
 from sedflow.regularisers import Balancer, Whitener, switch_off
 from sedflow.weights import load_strict
 from sedflow.zipformer_layer import BiasNorm, Bypass, SwooshL, SwooshR, ZipformerLayer, relative_positions
@@ -115,7 +116,7 @@ def _per_stack(count, **settings):
 class _LinearInput(nn.Module):
     def __init__(self, dim, width, dropout):
         super().__init__()
-        self.out = nn.Linear(dim, width)
+        self.out = Linear(dim, width)
         self.out_norm = BiasNorm(width)
         self.dropout = nn.Dropout(dropout)
 
@@ -143,7 +144,7 @@ class _ConvolutionalInput(nn.Module):
             SwooshR(),
         )
         self.convnext = _ConvNeXt(third)
-        self.out = nn.Linear(third * (((features - 1) // 2 - 1) // 2), width)
+        self.out = Linear(third * (((features - 1) // 2 - 1) // 2), width)
         self.whiten = Whitener(4.0, strength=0.02)
         self.out_norm = BiasNorm(width)
         self.dropout = nn.Dropout(dropout)
