@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sedflow.layers import at_least_float32
-from sedflow.trained_products import linear
+from sedflow.products import linear
 
 _HOLD = 1e4  # in front of an update gate: the state stays as it was, to the last bit
 

@@ -1,4 +1,4 @@
-"""The matrix products of inference give what PyTorch's give, on every kind of processor."""
+"""The matrix products give what PyTorch's give, on every kind of processor."""
 
 import pytest
 import torch
@@ -39,11 +39,23 @@ def test_linear_in_bfloat16_is_torchs_rounded(bias):
 
 
 @pytest.mark.usefixtures("tiles")
-def test_linear_has_its_gradient():
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("shape", [(5, 8), (2, 7, 8), (1, 8)])
+def test_gradients_of_linear_are_torchs(shape, bias):
     torch.manual_seed(0)
-    layer, features = products.Linear(8, 4), torch.randn(5, 8, requires_grad=True)
-    layer(features).square().sum().backward()
-    assert features.grad.abs().sum() > 0 and layer.weight.grad.abs().sum() > 0
+    layer, features = products.Linear(8, 4, bias=bias), torch.randn(shape, requires_grad=True)
+    inputs, towards = [features, *layer.parameters()], torch.randn(*shape[:-1], 4)
+    mine = torch.autograd.grad(layer(features), inputs, towards)
+    expected = torch.autograd.grad(F.linear(features, layer.weight, layer.bias), inputs, towards)
+    torch.testing.assert_close(mine, expected)
+
+
+@pytest.mark.usefixtures("tiles")
+def test_a_frozen_layer_passes_its_gradient_on():
+    layer, features = products.Linear(8, 4).requires_grad_(False), torch.randn(3, 8, requires_grad=True)
+    layer(features).sum().backward()
+    torch.testing.assert_close(features.grad, layer.weight.sum(dim=0).expand(3, 8))
+    assert layer.weight.grad is None
 
 
 def test_a_release_without_the_operator_multiplies_as_usual(monkeypatch):
@@ -56,14 +68,15 @@ def test_a_release_without_the_operator_multiplies_as_usual(monkeypatch):
 @torch.no_grad()
 @pytest.mark.usefixtures("tiles")
 @pytest.mark.parametrize(("dtype", "atol"), [(torch.float32, 1e-6), (torch.bfloat16, 2e-2), (torch.float16, 2e-3)])
-@pytest.mark.parametrize("biased", [True, False])
-def test_attention_is_torchs(dtype, atol, biased):
+@pytest.mark.parametrize("added", ["nothing", "bias", "gated bias"])
+def test_attention_is_torchs(dtype, atol, added):
     torch.manual_seed(0)
     queries, keys, values = torch.randn(2, 10, 3, 4, 8).permute(2, 0, 3, 1, 4).to(dtype)  # as a joint projection gives
-    bias = torch.randn(2, 4, 10, 10).to(dtype) if biased else None
-    mixed = products.attention(queries, keys, values, bias)
-    exact = [part if part is None else part.float() for part in (queries, keys, values, bias)]
-    expected = F.scaled_dot_product_attention(*exact[:3], attn_mask=exact[3])
+    bias = torch.randn(1, 4, 10, 10).to(dtype) if "bias" in added else None
+    gate = torch.rand(2, 4, 10, 1).to(dtype) if "gated" in added else None
+    mixed = products.attention(queries, keys, values, bias, gate)
+    mask = None if bias is None else bias.float() * (1.0 if gate is None else gate.float())
+    expected = F.scaled_dot_product_attention(queries.float(), keys.float(), values.float(), attn_mask=mask)
     torch.testing.assert_close(mixed.float(), expected, rtol=0, atol=atol)
 
 
