@@ -128,10 +128,10 @@ class Attention(nn.Module):
         weight, offset = self.grep_linear.weight.unflatten(0, (2, 4)).sum(1), self.grep_linear.bias.view(2, 4).sum(1)
         first, second = F.linear(queries, weight, offset).sigmoid().split(1, dim=3)
         gate = (first * (second * self.grep_a - 1.0) + 2.0).to(queries.dtype)  # (batch, heads, queries, 1)
-        gated = gate * bias
         if padding is not None:
-            gated = gated.masked_fill(padding[:, None, None, :], torch.finfo(gated.dtype).min)
-        mixed = attention(queries, keys, values, gated, self.dropout if self.training else 0.0)
+            bias = (gate * bias).masked_fill(padding[:, None, None, :], torch.finfo(bias.dtype).min)
+            gate = None
+        mixed = attention(queries, keys, values, bias, gate, self.dropout if self.training else 0.0)
         return self.out_proj(mixed.transpose(1, 2).flatten(2))
 
 
