@@ -14,7 +14,7 @@ from sedflow.detector import Detector, build_encoder
 from sedflow.official import module_tensors
 from sedflow.params import Inference
 from sedflow.specification import Specification, save_detectors, save_encoder
-from sedflow.weights import CheckpointError, load_strict, part_of, read_checkpoint
+from sedflow.weights import CheckpointError, is_safetensors, load_strict, part_of, read_checkpoint
 
 _CRNN_RATE = 15.625  # frames per second
 _FRAME_RATE = 25.0
@@ -143,7 +143,7 @@ def describe(path: Path) -> str:
     """What a checkpoint holds, as JSON: a file of ours or an official one."""
     from sedflow.specification import read_metadata
 
-    if Path(path).suffix == ".safetensors" and (told := read_metadata(path)):
+    if is_safetensors(path) and (told := read_metadata(path)):
         return json.dumps(told, indent=2, ensure_ascii=False)
     contents = vars(identify(path))
     return json.dumps(contents, indent=2, ensure_ascii=False)

@@ -9,7 +9,7 @@ from pathlib import Path
 import sedflow
 from sedflow.detector import Detector, build_detector
 from sedflow.files import replacing
-from sedflow.weights import CONVERTED, CheckpointError, load_strict
+from sedflow.weights import CONVERTED, CheckpointError, is_safetensors, load_strict
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,7 +75,7 @@ def read_metadata(path: Path) -> dict:
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no such checkpoint") from None
     except (SafetensorError, OSError) as error:
-        cure = "copy or make it again" if Path(path).suffix == ".safetensors" else "`sedflow convert` makes a detector"
+        cure = "copy or make it again" if is_safetensors(path) else "`sedflow convert` makes a detector"
         raise CheckpointError(f"{path}: not a detector of sedflow, or damaged ({error}); {cure}") from None
     except json.JSONDecodeError as error:
         raise CheckpointError(f"{path}: its specification is not JSON ({error}); copy or make it again") from None

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import pickle
 import re
 from pathlib import Path
 
 import torch
 from torch import nn
 
+from sedflow.pickled import archived, called_by, is_pickle
+
 CONVERTED = "sedflow_encoder."  # precedes the names of tensors in an encoder file of ours
+_LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # how torch.save began its files before they were archives
 _LISTED = 8  # names shown of a long list
 _WRAPPERS = ("net", "model", "fmn", "frame_mn")
 
@@ -24,7 +26,7 @@ def read_checkpoint(path: str | Path) -> dict:
 
     Parameters
     ----------
-    path : path    of a ``.safetensors`` file, or of what ``torch.save`` wrote
+    path : path    of safetensors, or of what ``torch.save`` wrote; its first bytes decide which, not its name
 
     Returns
     -------
@@ -41,22 +43,28 @@ def read_checkpoint(path: str | Path) -> dict:
     if path.stat().st_size == 0:
         raise CheckpointError(f"{path}: the file is empty; fetch it again")
     try:
-        content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError, pickle.UnpicklingError) as error:
-        raise CheckpointError(f"{path}: {_diagnosis(path, error)}") from error
+        content = _read_safetensors(path) if is_safetensors(path) else _read_torch(path)
+    except Exception as error:  # damaged bytes make the readers raise whatever they stumble over
+        raise CheckpointError(f"{path}: {_diagnosis(path)}") from error
     if not isinstance(content, dict):
         raise CheckpointError(f"{path}: holds a {type(content).__name__}, not named tensors; is it a weights file?")
     return content
 
 
+def is_safetensors(path: str | Path) -> bool:
+    """Whether a file begins as safetensors do, whatever its name: the length of a JSON table, then the table."""
+    path = Path(path)
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        start = file.read(9)
+    return start[8:] == b"{"
+
+
 def _read_safetensors(path: Path) -> dict:
-    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    try:
-        return load_file(path)
-    except SafetensorError as error:
-        raise ValueError(str(error)) from error
+    return load_file(path)
 
 
 def _read_torch(path: Path) -> dict:
@@ -65,18 +73,25 @@ def _read_torch(path: Path) -> dict:
         return torch.load(path, map_location="cpu", weights_only=True)
 
 
-def _diagnosis(path: Path, error: Exception) -> str:
-    """What is wrong with the file, and the cure."""
-    wanted = re.search(r"(?:GLOBAL|global:?|class) [`']?([\w.]+)", str(error))
-    if isinstance(error, pickle.UnpicklingError) and wanted and "." in wanted[1]:
-        return (
-            f"reading it would run {wanted[1]}, which weights do not need, so it was not read; take the file from its "
-            "official source, or save its tensors alone (safetensors) on a machine that may run it"
-        )
+def _diagnosis(path: Path) -> str:
+    """What is wrong with a file that could not be read, and the cure."""
     with path.open("rb") as file:
-        starts_as_checkpoint = file.read(2) in (b"PK", b"\x80\x02") or path.suffix == ".safetensors"
-    if starts_as_checkpoint:
+        start = file.read(len(_LEGACY))
+    members = archived(path)
+    if wanted := called_by(path):
+        return (
+            f"reading it would run {_shortened(wanted)}, which weights do not need, so it was not read; take the file "
+            "from its official source, or, where you trust it, read it with torch.load(…, weights_only=False) and save "
+            "its tensors alone: the state_dict() of a module, the entry state_dict of a training checkpoint"
+        )
+    if members is not None and any("/code/" in name for name in members):
+        return "a TorchScript program, not weights; load it with torch.jit.load and save its state_dict()"
+    if members is not None and not any(name.endswith("data.pkl") for name in members):
+        return "an archive that torch.save did not write; check what was downloaded, or unpack it"
+    if members is not None or start == _LEGACY or start[:2] == b"PK" or is_safetensors(path):
         return f"truncated or damaged ({path.stat().st_size} bytes); fetch it again and compare its sha256"
+    if is_pickle(path):
+        return "a pickle that torch.save did not write; save the tensors in it with torch.save or as safetensors"
     return "not a checkpoint (neither safetensors nor written by torch.save); check what was downloaded"
 
 
@@ -87,7 +102,7 @@ def load_weights(encoder: nn.Module, path: str | Path) -> None:
     ------
     CheckpointError    unreadable, or not of this encoder
     """
-    tensors = read_checkpoint(path) if Path(path).suffix == ".safetensors" else {}
+    tensors = read_checkpoint(path) if is_safetensors(path) else {}
     own = {name.removeprefix(CONVERTED): tensor for name, tensor in tensors.items() if name.startswith(CONVERTED)}
     if own and len(own) == len(tensors):
         load_strict(encoder, drawn_projection(encoder) | own, path)
@@ -144,6 +159,6 @@ def _shape(value) -> tuple | str:
     return tuple(value.shape) if isinstance(value, torch.Tensor) else type(value).__name__
 
 
-def _shortened(names: set[str]) -> str:
+def _shortened(names: set[str] | list[str]) -> str:
     more = f" … and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
     return ", ".join(sorted(names)[:_LISTED]) + more

@@ -3,8 +3,6 @@
 import copy
 import functools
 import math
-import os
-import pickle
 
 import pytest
 import torch
@@ -12,7 +10,7 @@ from safetensors.torch import save_file
 
 from sedflow import plugins
 from sedflow.frames import FrameGrid
-from sedflow.weights import CheckpointError, load_strict, part_of, read_checkpoint
+from sedflow.weights import CheckpointError, load_strict, part_of
 
 NAMES = plugins.names("encoders")
 # where an encoder has such a setting, it is tested at this size
@@ -124,60 +122,6 @@ def test_another_networks_weights_are_refused(encoder, tmp_path):
     save_file({"conv.weight": torch.zeros(3)}, path)
     with pytest.raises(CheckpointError, match=r"other\.safetensors"):
         encoder.load_official(path)
-
-
-class RunsCode:
-    def __reduce__(self):
-        return os.getcwd, ()
-
-
-def unreadable(folder):
-    """Files that are no weights, by what is wrong with them."""
-    weights = folder / "whole.pt"
-    torch.save({"a": torch.zeros(1000)}, weights)
-    files = {
-        "no such file": None,
-        "empty": b"",
-        "truncated": weights.read_bytes()[:2000],
-        "not a checkpoint": b"<html>rate limit exceeded</html>",
-        "would run": pickle.dumps({"a": RunsCode()}, protocol=2),
-    }
-    for complaint, content in files.items():
-        path = folder / f"{complaint.replace(' ', '_')}.pt"
-        if content is not None:
-            path.write_bytes(content)
-        yield complaint, path
-
-
-def test_what_is_no_checkpoint_is_named_with_the_reason(tmp_path):
-    for complaint, path in unreadable(tmp_path):
-        with pytest.raises(CheckpointError) as refusal:
-            read_checkpoint(path)
-        assert complaint in str(refusal.value)
-        assert str(path) in str(refusal.value)
-
-
-def test_a_damaged_safetensors_file_is_named(tmp_path):
-    path = tmp_path / "cut.safetensors"
-    save_file({"a": torch.zeros(1000)}, path)
-    path.write_bytes(path.read_bytes()[:1000])
-    with pytest.raises(CheckpointError, match="truncated or damaged"):
-        read_checkpoint(path)
-
-
-def test_a_checkpoint_that_runs_code_from_a_zip_is_refused(tmp_path):
-    path = tmp_path / "code.pt"
-    torch.save({"a": RunsCode()}, path)
-    with pytest.raises(CheckpointError, match=r"would run .*getcwd"):
-        read_checkpoint(path)
-
-
-def test_both_formats_give_the_same_tensors(tmp_path):
-    tensors = {"a.weight": torch.arange(6.0).reshape(2, 3)}
-    torch.save(tensors, tmp_path / "a.pt")
-    save_file(tensors, tmp_path / "a.safetensors")
-    for name in ("a.pt", "a.safetensors"):
-        torch.testing.assert_close(read_checkpoint(tmp_path / name), tensors)
 
 
 def test_every_misfit_is_listed_and_nothing_is_loaded():
