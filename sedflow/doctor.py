@@ -43,6 +43,11 @@ def diagnose() -> list[Finding]:
 
 def installation() -> list[Finding]:
     """Only what `make install` put there."""
+    try:
+        metadata.version("sedflow")
+    except metadata.PackageNotFoundError:
+        cure = "make install, or pip install -e ."
+        return [Finding("sedflow", "problem", "not installed, so what it needs is not known", cure)]
     return [*python_version(), *dependencies(), *torch_pair(), *system_libraries()]
 
 

@@ -25,6 +25,12 @@ def installed(monkeypatch):
     return versions
 
 
+def test_sources_that_were_never_installed_are_one_problem_with_a_cure(installed):
+    installed["sedflow"] = None
+    (finding,) = doctor.installation()
+    assert (finding.subject, finding.verdict) == ("sedflow", "problem") and "make install" in finding.cure
+
+
 def test_every_dependency_of_the_project_gets_a_verdict_and_this_environment_passes():
     findings = doctor.installation()
     asked = {finding.subject for finding in findings}
