@@ -8,6 +8,7 @@ written last: a raw folder without it is unfinished.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import logging
 import shutil
@@ -169,6 +170,7 @@ def fetch_weights(name: str, out: Path, mirror: Path | None = None) -> str:
     return found
 
 
+@functools.cache  # a plan of the workflow asks for every encoder of every page
 def pretrained() -> dict[str, dict]:
     """The catalogue of official weights: name → file, url, sha256 (or None), licence."""
     import yaml
