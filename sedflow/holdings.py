@@ -51,7 +51,7 @@ def find(wanted: Mapping[str, Iterable[str]], folders: Mapping[str, Sequence[Pat
     for name, clips in wanted.items():
         for folder in folders[name]:
             if folder not in listings:
-                listings[folder] = _listing(folder, key)
+                listings[folder] = listing(folder, key)
         for clip in clips:
             paths = (listings[folder].get(key(clip)) for folder in folders[name])
             path = next(filter(None, paths), None)
@@ -99,7 +99,7 @@ def video(clip: str) -> str:
     return parts["id"] if parts else clip
 
 
-def _listing(folder: Path, key) -> dict[str, Path]:
-    """What counts of a name → its file; of several with one name the first in order of path."""
+def listing(folder: Path, key=str) -> dict[str, Path]:
+    """Recordings anywhere in a folder: what counts of a name → its file; of several the first in order of path."""
     paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in AUDIO_SUFFIXES)
     return {key(clip_id(path.name)): path for path in reversed(paths)}

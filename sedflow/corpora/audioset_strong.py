@@ -15,8 +15,8 @@ from pathlib import Path
 from sedflow.clips import cut_events, write_clip
 from sedflow.corpora import Prepared
 from sedflow.download import DATA, DownloadError, fetch
-from sedflow.events import ClassSet, Event, LabelError, clip_id, merge_events, parse_event, read_table
-from sedflow.holdings import find, read_inventory, video, write_inventory
+from sedflow.events import ClassSet, Clip, Event, LabelError, clip_id, merge_events, parse_event, read_table
+from sedflow.holdings import Holding, find, listing, read_inventory, video, write_inventory
 
 URL = "http://storage.googleapis.com/us_audioset/youtube_corpus/strong"
 TABLES = {"train": "audioset_train_strong.tsv", "eval": "audioset_eval_strong.tsv"}
@@ -42,6 +42,7 @@ class AudioSetStrong:
     sample_rate : int    of the clips that are written, Hz
     seconds : float    longest clip
     validation : int    so many training clips validate, chosen by the sum of their id; upstream validates on test
+    unlabeled : bool    all other clips in the folders train without labels (AudioSet Weak, for online distillation)
     exclude : str    table with the column ``filename``: clips that are left out because another corpus tests on them
     shards : int    jobs
     allow_missing : int    so many clips may be absent
@@ -49,7 +50,7 @@ class AudioSetStrong:
 
     uses_soundbank = False
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (a corpus of many parts)
         self,
         *,
         path: str | list[str],
@@ -57,6 +58,7 @@ class AudioSetStrong:
         sample_rate: int = 16000,
         seconds: float = 10.0,
         validation: int = 1000,
+        unlabeled: bool = False,
         exclude: str | None = None,
         shards: int = 16,
         allow_missing: int = 0,
@@ -68,6 +70,8 @@ class AudioSetStrong:
         # in order of code points, as in the published weights
         self.classes = ClassSet(tuple(sorted(row["label"] for row in rows if row["part"] in CLASS_LISTS[classes])))
         self.sources = {"real_strong": "strong", "validation": "strong", "test": "strong"}
+        if unlabeled:
+            self.sources["unlabeled"] = "none"
         self.folders = [Path(folder) for folder in ([path] if isinstance(path, str) else path)]
         self.sample_rate, self.seconds, self.validation = sample_rate, seconds, validation
         self.exclude, self.shards, self.allow_missing = exclude, shards, allow_missing
@@ -93,6 +97,8 @@ class AudioSetStrong:
         log.info("left out %d excluded training clips and %d of evaluated videos", len(dropped), len(shared))
         wanted["train"] = sorted(set(wanted["train"]) - {*dropped, *shared})
         found, missing = find(wanted, dict.fromkeys(wanted, self.folders), key=video)
+        if "unlabeled" in self.sources:
+            found += self._others({*excluded, *evaluated, *map(video, wanted["train"])})
         write_inventory(raw, found, missing, self.allow_missing, CURE)
 
     def prepare(self, raw: Path, audio: Path, shard: int) -> Prepared:
@@ -105,17 +111,35 @@ class AudioSetStrong:
         validates = set(training[: self.validation])
         prepared = Prepared()
         for holding in tqdm(inventory[shard :: self.shards], desc="audioset_strong", unit="clip", disable=None):
+            if holding.set == "unlabeled":
+                prepared.clips.append(self._write(holding, "unlabeled", audio))
+                continue
             of_clip = events[holding.set][holding.clip]
             source = "test" if holding.set == "eval" else "real_strong"
             source = "validation" if source == "real_strong" and holding.clip in validates else source
             if source == "test" and not of_clip:
                 continue  # its events are of classes outside the list: nothing can be judged
-            out = audio / source / f"Y{holding.clip}.flac"
-            recordings = (f"youtube/{video(holding.clip)}",)
-            clip = write_clip(holding.path, out, source, self.sample_rate, 0.0, self.seconds, recordings)
+            clip = self._write(holding, source, audio)
             prepared.clips.append(clip)
             prepared.strong[clip.id] = cut_events(of_clip, 0.0, clip.seconds)
         return prepared
+
+    def _write(self, holding: Holding, source: str, audio: Path) -> Clip:
+        out = audio / source / f"Y{holding.clip}.flac"
+        recordings = (f"youtube/{video(holding.clip)}",)
+        return write_clip(holding.path, out, source, self.sample_rate, 0.0, self.seconds, recordings)
+
+    def _others(self, used: set[str]) -> list[Holding]:
+        """Recordings of videos that no table names."""
+        there = {own: path for folder in self.folders[::-1] for own, path in listing(folder, video).items()}
+        others = [Holding(there[own], "unlabeled", own) for own in sorted(set(there) - used)]
+        if not others:
+            raise DownloadError(
+                f"unlabeled: {[str(folder) for folder in self.folders]} hold no clips beside those of AudioSet Strong; "
+                "add AudioSet's other clips to them, or set the share of `unlabeled` to 0 and `unlabeled: false`"
+            )
+        log.info("%d clips beside those of the tables train without labels", len(others))
+        return others
 
     def _fetch_table(self, table: str, out: Path, mirror: Path | None) -> None:
         offered = [folder / table for folder in (*self.folders, *([mirror / "audioset_strong"] if mirror else []))]

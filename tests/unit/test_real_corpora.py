@@ -353,6 +353,23 @@ def test_audioset_counts_missing_clips_and_leaves_out_what_others_test_on(tmp_pa
         AudioSetStrong(path=[str(tmp_path / "nowhere")]).download(tmp_path / "raw")
 
 
+def test_audioset_takes_the_other_clips_of_the_folders_without_labels_if_asked(tmp_path):
+    root = corpus_folders.audioset(tmp_path / "audioset")
+    settings = {"path": str(root), "validation": 2, "seconds": 2.0, "unlabeled": True}
+    with pytest.raises(DownloadError, match=r"unlabeled: .* hold no clips beside those of AudioSet Strong"):
+        AudioSetStrong(**settings).download(tmp_path / "none")
+    for name in ("Ywwwwwwwwww0_10000.wav", "wwwwwwwwww1.wav", f"Y{'t' * 10}0.wav", f"{'e' * 10}0_99000.wav"):
+        corpus_folders.noise(root / "audio/weak" / name, 2.0)  # the fourth is of an evaluated video
+    corpus_folders.table(tmp_path / "tested.tsv", ("filename",), (f"Y{'t' * 10}0_30.000_40.000.wav",))
+    corpus = AudioSetStrong(**settings, exclude=str(tmp_path / "tested.tsv"))
+    corpus.download(tmp_path / "raw")
+    made = prepared(corpus, tmp_path / "raw", tmp_path / "audio")
+    names = by_source(made)
+    assert names["unlabeled"] == {"Ywwwwwwwwww0", "Ywwwwwwwwww1"}
+    assert len(names["real_strong"]) == 4 and not names["unlabeled"] & set(made.strong)
+    assert corpus.sources["unlabeled"] == "none" and "unlabeled" not in AudioSetStrong(path="x").sources
+
+
 # DCASE 2016 Task 2
 
 
