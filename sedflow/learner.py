@@ -125,10 +125,14 @@ class Learner(lightning.LightningModule):
         return total
 
     def random_numbers(self, batch_idx: int) -> np.random.Generator:
-        """Seed torch, and give what augmentations draw from: a batch's own seeds, so that resuming needs no states."""
+        """Seed torch, and give what augmentations draw from: a batch's own seeds, so that resuming needs no states.
+
+        Processes that share a batch draw the same for it (whether it is mixed, how, and by how much), each for its own
+        clips; what torch draws (dropout) is each process' own.
+        """
         number = self.global_step * self.stage["accumulate"] + batch_idx % self.stage["accumulate"]
         torch.manual_seed(stable_number(f"{self.seed} {number} {self.global_rank}"))
-        return np.random.default_rng([self.seed, number, self.global_rank])
+        return np.random.default_rng([self.seed, number, 0])
 
     def augmented(self, batch: Batch, rng: np.random.Generator) -> Batch:
         """The page's augmentations in order; front ends are opened as far as each of them needs."""

@@ -73,6 +73,16 @@ def test_every_batch_of_a_step_draws_its_own_numbers_and_the_same_ones_again(mon
     assert len(set.union(*drawn.values())) == 6
 
 
+def test_processes_that_share_a_batch_draw_the_same_for_it_and_drop_out_on_their_own(monkeypatch):
+    learner, drawn = learner_of(), []
+    monkeypatch.setattr(Learner, "global_step", 4)
+    for rank in (0, 1):
+        monkeypatch.setattr(Learner, "global_rank", rank)
+        drawn.append((learner.random_numbers(0).random(8).tolist(), torch.rand(8).tolist()))
+    (first, dropped), (second, dropped_too) = drawn
+    assert first == second and dropped != dropped_too
+
+
 def test_weights_of_losses_ramp_by_optimiser_steps(monkeypatch):
     learner = learner_of(accumulate=3)
     consistency = learner.losses[1][2]
