@@ -43,10 +43,12 @@ def ours_bf16(encoder, waveform):
 
 def plain(encoder, waveform):
     """Upstream's order of operations: mel bank made anew, each norm a pass of its own, channels first in memory."""
-    maps = plain_mel(encoder.front_end, waveform).unsqueeze(1)
-    for layer in encoder.features:
+    maps, tapped = plain_mel(encoder.front_end, waveform * encoder.gain).unsqueeze(1), []
+    for number, layer in enumerate(encoder.features):
         maps = plain_block(layer, maps) if isinstance(layer, _InvertedResidual) else one_by_one(layer, maps)
-    return maps.squeeze(2).transpose(1, 2)
+        if number in encoder.taps:
+            tapped.append(maps.flatten(1, 2))
+    return torch.cat([maps.mean(dim=2), *tapped], dim=1).transpose(1, 2)
 
 
 def plain_mel(front_end, waveform):
@@ -58,7 +60,8 @@ def plain_mel(front_end, waveform):
     power = (torch.view_as_real(spectrum) ** 2).sum(dim=-1)
     rate = front_end.sample_rate
     bank = kaldi_mel_bank(front_end.bands, front_end.n_fft, rate, 0.0, rate / 2 - 1000).to(waveform.device)
-    return (torch.matmul(bank, power).clamp(min=front_end.floor).log() + 4.5) / 5
+    mel = torch.matmul(bank, power).clamp(min=front_end.floor) + front_end.offset
+    return (mel.log() + 4.5) / 5
 
 
 def plain_block(block, maps):

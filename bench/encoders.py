@@ -21,6 +21,7 @@ from sedflow.encoders.atst import ATST
 from sedflow.encoders.beats import BEATs
 from sedflow.encoders.cnn import CNN
 from sedflow.encoders.passt import PaSST
+from sedflow.sequence.bigru import BiGRU
 
 SECONDS, RATE = 10, 16_000
 LARGEST_DIFFERENCE, LEAST_COSINE = 1e-4, 0.9998
@@ -133,22 +134,24 @@ class CRNN(nn.Module):
         super().__init__()
         torch.manual_seed(0)
         self.cnn = CNN(dropout=dropout)
-        self.gru = nn.GRU(self.cnn.dim, 128, 2, batch_first=True, bidirectional=True)
+        self.recurrent = BiGRU(self.cnn.dim)
         self.reading = nn.Linear(256, CLASSES)
         self.plain = plain
 
     def forward(self, features):
         """(clips, bands, time) → logits (clips, frames, classes)."""
-        embeddings = self._plain_cnn(features) if self.plain else self.cnn.encode(features)
-        return self.reading(self.gru(embeddings)[0])
+        embeddings = plain_cnn(self.cnn, features) if self.plain else self.cnn.encode(features)
+        states = self.recurrent.gru(embeddings)[0] if self.plain else self.recurrent(embeddings)
+        return self.reading(states)
 
-    def _plain_cnn(self, features):
-        maps = features.transpose(1, 2).unsqueeze(1)
-        for block in self.cnn.blocks:
-            maps = block.norm(block.conv(maps.contiguous()))
-            gate = block.gate.linear(maps.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
-            maps = F.avg_pool2d(F.dropout(maps * torch.sigmoid(gate), block.dropout.p), block.pool)
-        return maps.squeeze(-1).permute(0, 2, 1)
+
+def plain_cnn(cnn, features):
+    maps = features.transpose(1, 2).unsqueeze(1)
+    for block in cnn.blocks:
+        maps = block.norm(block.conv(maps.contiguous()))
+        gate = block.gate.linear(maps.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        maps = F.avg_pool2d(F.dropout(maps * torch.sigmoid(gate), block.dropout.p, block.training), block.pool)
+    return maps.squeeze(-1).permute(0, 2, 1)
 
 
 def training_step(plain, dtype, device, dropout=0.5):

@@ -1,9 +1,11 @@
-"""Training steps of both stages of the esc10 page: clips per second, and against the step written the usual way.
+"""Training steps of three stages: clips per second, and against the step written the usual way.
 
-The usual way: the same network, batch, losses and optimiser, but features from HDF5 in fp32, the contiguous layout,
-and parameters averaged one by one into the teacher. Both give the same loss; the ratio is that of whole steps.
+The usual way: the same parameters, batch, losses and optimiser, but features from HDF5 in float32, every operation
+eager and in float32, maps with the channels first (see usual.py), and parameters averaged one by one into the teacher.
+All ways give the same loss; the ratio is that of whole steps.
 """
 
+import argparse
 import copy
 import tempfile
 from pathlib import Path
@@ -12,40 +14,48 @@ import common
 import h5py
 import numpy as np
 import torch
+from usual import write_usually
 
 from sedflow.dataset import Batch, Inputs
 from sedflow.detector import build_detector
 from sedflow.events import Clip
 from sedflow.features import Cache, write_shard
-from sedflow.learner import Step
+from sedflow.learner import Step, build_losses
 from sedflow.memory import keep_pages
 from sedflow.optimization import build_optimizer
-from sedflow.stage_plugins import build_loss
 from sedflow.systems import read_system
 
-CLASSES, FRAMES, STORED = 7, 250, 128
+STORED = 128
+PRECISIONS = {"32": "float32", "bf16": "bfloat16", "usual": "float32"}
+KINDS = {"real_strong": "strong", "synthetic_strong": "strong", "weak": "weak", "unlabeled": "none"}
 
 
-def page_stage(name):
-    """Detector and stage settings of the esc10 page; batch size as there."""
-    system = read_system("esc10").model_dump(mode="json")
-    return system["detector"], system["stages"][name]
+def page_stage(page, name, divisor=1):
+    """Detector and stage of a page, batches divided; weights are random, and nothing is left to chance."""
+    system = read_system(page).model_dump(mode="json")
+    stage = system["stages"][name]
+    stage["sources"] = {source: share // divisor for source, share in stage["sources"].items()}
+    detector = system["detector"] | {"dropout": 0.0}
+    for encoder in detector["encoders"]:
+        encoder.pop("weights", None)
+        if "dropout" in encoder:
+            encoder["dropout"] = 0.0
+    return detector, stage
 
 
-def batch_of(stage, waveform, embeddings):
+def batch_of(stage, waveform, embeddings, frames, classes):
     """A batch with the page's sources and random targets."""
-    kinds = {"synthetic_strong": "strong", "weak": "weak", "unlabeled": "none"}
     sources = tuple(source for source, share in stage["sources"].items() for _ in range(share))
     generator = torch.Generator().manual_seed(0)
     inputs = Inputs(waveform, embeddings)
     return Batch(
         inputs=inputs,
         clean=inputs,
-        strong=(torch.rand(len(sources), FRAMES, CLASSES, generator=generator) > 0.9).float(),
-        weak=(torch.rand(len(sources), CLASSES, generator=generator) > 0.7).float(),
-        valid=torch.ones(len(sources), FRAMES, dtype=torch.bool),
+        strong=(torch.rand(len(sources), frames, classes, generator=generator) > 0.9).float(),
+        weak=(torch.rand(len(sources), classes, generator=generator) > 0.7).float(),
+        valid=torch.ones(len(sources), frames, dtype=torch.bool),
         sources=sources,
-        kinds=tuple(kinds[source] for source in sources),
+        kinds=tuple(KINDS[source] for source in sources),
         clips=tuple(map(str, range(len(sources)))),
     )
 
@@ -53,27 +63,32 @@ def batch_of(stage, waveform, embeddings):
 class Run:
     """One network with its teacher, losses and optimiser; a call is one step and gives its loss."""
 
-    def __init__(self, detector, stage, usual):
-        self.usual = usual
+    def __init__(self, detector, stage, classes, precision="32"):
+        self.usual, self.half = precision == "usual", precision == "bf16"
         torch.manual_seed(0)
-        self.student = build_detector(detector | {"dropout": 0.0}, CLASSES)
+        self.student = build_detector(detector, classes)
         self.student.freeze(stage["freeze"])
         self.student.train()
-        for part in self.student.encoders.modules():
-            if isinstance(part, torch.nn.BatchNorm2d):
-                part.eval()
-        if usual:
-            self.student.to(memory_format=torch.contiguous_format)
-        self.teacher = copy.deepcopy(self.student).requires_grad_(False).eval()
-        self.losses = [(build_loss(spec), spec.get("weight", 1.0)) for spec in stage["losses"]]
+        if stage["fixed_batchnorm"]:
+            for part in self.student.encoders.modules():
+                if isinstance(part, torch.nn.BatchNorm2d):
+                    part.eval()
+        self.teacher = copy.deepcopy(self.student).requires_grad_(False)
+        if self.usual:
+            write_usually(self.student)
+            write_usually(self.teacher)
+        self.losses = build_losses(stage["losses"])
         self.optimizer = build_optimizer(self.student, stage["optimizer"])
 
     def __call__(self, batch):
         """One step; returns its loss."""
-        student = self.student(batch.inputs.waveform, batch.inputs.embeddings, FRAMES)
-        with torch.no_grad():
-            teacher = self.teacher(batch.clean.waveform, batch.clean.embeddings, FRAMES)
-        loss = sum(weight * term(Step(batch, student, teacher)) for term, weight in self.losses)
+        frames = batch.valid.shape[1]
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.half):
+            student = self.student(batch.inputs.waveform, batch.inputs.embeddings, frames)
+            with torch.no_grad():
+                teacher = self.teacher(batch.clean.waveform, batch.clean.embeddings, frames)
+        step = Step(batch, student, teacher)
+        loss = sum(spec.get("weight", 1.0) * term(step) for _, term, spec in self.losses)
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
@@ -91,60 +106,81 @@ class Run:
 
 
 def frozen(folder):
-    """A step of the frozen stage, features read from disk."""
-    detector, stage = page_stage("frozen")
-    size = sum(stage["sources"].values())
-    dim = build_detector(detector, CLASSES).encoders["mobilenet"].dim
+    """A step of esc10's frozen stage, features read from disk."""
+    detector, stage = page_stage("esc10", "frozen")
+    classes, frames, size = 7, 250, sum(stage["sources"].values())
+    dim = build_detector(detector, classes).encoders["mobilenet"].dim
     rng = np.random.default_rng(0)
-    embeddings = rng.normal(size=(STORED, FRAMES, dim)).astype(np.float16)
+    embeddings = rng.normal(size=(STORED, frames, dim)).astype(np.float16)
     clips = [Clip(f"{k:05d}", "", 10.0, "", "weak") for k in range(STORED)]
     write_shard(folder / "weak-0.npy", clips, embeddings, 25.0)
     with h5py.File(folder / "features.h5", "w") as file:
         file.create_dataset("features", data=embeddings.astype(np.float32))
     cache = Cache([folder / "weak-0.npy"])
     chosen = rng.choice(STORED, size, replace=False)
-    runs = {usual: Run(detector, stage, usual) for usual in (False, True)}
 
-    def ours():
-        read = torch.from_numpy(cache.read([clips[k].id for k in chosen]))
-        return runs[False](batch_of(stage, None, {"mobilenet": read}))
+    def stored():
+        return torch.from_numpy(cache.read([clips[k].id for k in chosen]))
 
-    def usual():
+    def stored_usually():
         with h5py.File(folder / "features.h5") as file:
-            read = torch.from_numpy(np.stack([file["features"][k] for k in chosen]))
-        return runs[True](batch_of(stage, None, {"mobilenet": read}))
+            return torch.from_numpy(np.stack([file["features"][k] for k in chosen]))
 
-    return {"frozen stage, from the cache": ours, "the usual way": usual}, size
+    def batch(read):
+        return batch_of(stage, None, {"mobilenet": read()}, frames, classes)
+
+    runs = {precision: Run(detector, stage, classes, precision) for precision in PRECISIONS}
+    return {
+        precision: lambda run=run, read=stored_usually if precision == "usual" else stored: run(batch(read))
+        for precision, run in runs.items()
+    }, size
 
 
-def finetune():
-    """A step of the fine-tuning stage, from waveforms."""
-    detector, stage = page_stage("finetune")
+def finetune(page, divisor, classes):
+    """A step of a fine-tuning stage, from waveforms."""
+    detector, stage = page_stage(page, "finetune", divisor)
     size = sum(stage["sources"].values())
-    waveform = 0.01 * torch.randn(size, 320000, generator=torch.Generator().manual_seed(0))
-    batch = batch_of(stage, waveform, {})
-    runs = {usual: Run(detector, stage, usual) for usual in (False, True)}
-    return {"fine-tuning, from waveforms": lambda: runs[False](batch), "the usual way": lambda: runs[True](batch)}, size
+    runs = {precision: Run(detector, stage, classes, precision) for precision in PRECISIONS}
+    student = runs["32"].student
+    frames = student.grid.frames(10.0)
+    waveform = 0.01 * torch.randn(size, 10 * student.sample_rate, generator=torch.Generator().manual_seed(0))
+    batch = batch_of(stage, waveform, {}, frames, classes)
+    return {precision: lambda run=run: run(batch) for precision, run in runs.items()}, size
+
+
+def section(title, ways, size):
+    """One stage's tables: ours in float32 and in bfloat16, each against the usual way."""
+    named = {f"sedflow, {name}": ways[precision] for precision, name in PRECISIONS.items() if precision != "usual"}
+    ours, half, usual = common.compare(named | {"the usual way": ways["usual"]}, close, items=size)
+    return [f"## {title}", common.table([ours, usual], "clips"), common.table([half, usual], "clips")]
 
 
 def close(one, other):
-    """Losses agree to float precision."""
-    return abs(one - other) <= 1e-4 * abs(one)
+    """Losses agree to what bfloat16, which one of the two may be, can tell."""
+    return abs(one - other) <= 1e-2 * abs(one)
+
+
+STAGES = {
+    "frozen": ("esc10, frozen stage, from the cache, 32 clips", frozen),
+    "mobilenet": ("esc10, fine-tuning mn04, 16 clips", lambda _: finetune("esc10", 1, 7)),
+    "atst": ("atst_sed, fine-tuning ATST-Frame base, 6 clips", lambda _: finetune("atst_sed", 24, 10)),
+}
 
 
 def main():
-    with tempfile.TemporaryDirectory() as folder:
-        stages = [frozen(Path(folder)), finetune()]
-        tables = [common.table(common.compare(ways, close, items=size), "clips") for ways, size in stages]
-        keep_pages()  # as `sedflow train` does; it is the whole process's, so the peers come first
-        for ways, size in stages:
-            ours, step = next(iter(ways.items()))
-            tables.append(common.table(common.compare({f"{ours}, freed pages kept": step}, close, items=size), "clips"))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="+", choices=STAGES, default=list(STAGES))
+    arguments = parser.parse_args()
+    keep_pages()  # as `sedflow train` does; it is the whole process's, the usual way's too
     sections = [
-        "One step of the esc10 page: student forward and backward, teacher forward, both losses, update, EMA.",
+        "One step: student forward and backward, teacher forward, both losses, update, moving average. No dropout and "
+        "no augmentation, so that every way gives the same loss.",
         common.surroundings("torch", "numpy", "h5py"),
-        *tables,
     ]
+    for name in arguments.only:
+        title, stage = STAGES[name]
+        with tempfile.TemporaryDirectory() as folder:
+            sections += section(title, *stage(Path(folder)))
     common.write("training", "Training steps", sections)
 
 
