@@ -15,10 +15,8 @@ from sedflow import audio, sampling
 from sedflow.events import Clip, Event, LabelError
 from sedflow.features import Cache
 from sedflow.frames import frame_targets
-from sedflow.params import HELD_OUT, PSEUDO
+from sedflow.params import EVENT_KINDS, HELD_OUT, PSEUDO
 from sedflow.pseudo import PseudoLabels
-
-EVENT_KINDS = ("strong", "soft")  # of labels that say when
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 from sedflow import plugins
-from sedflow.params import LOSS_WEIGHTS, RAMPS, Stage, System
+from sedflow.params import LOSS_WEIGHTS, LossWeight, Stage, System, validated
 from sedflow.plugins import SettingsError
+from sedflow.row_checks import (
+    Kinds,
+    check_augment_rows,
+    check_loss_rows,
+    check_order_of_mixing,
+    check_repeated,
+)
 
 _ORDER = ("any", "waveform", "spectrum", "features")
+_KALDI_BANDS = 128  # of encoders that do not say how many they read
 
 
-def check_learning(system: System, stage: Stage, at: str) -> None:
+def check_learning(system: System, stage: Stage, kinds: Kinds, at: str) -> None:
     """Check everything a stage says about learning.
+
+    Parameters
+    ----------
+    kinds : mapping    source of the corpora → kind of its labels
 
     Raises
     ------
@@ -21,7 +33,8 @@ def check_learning(system: System, stage: Stage, at: str) -> None:
         raise SettingsError(f"{at}.random_crops: {stored} are of whole clips; let the corpus cut them instead")
     for loss in stage.losses:
         _check_loss(loss, stage, f"{at}.losses")
-    _check_augment(system, stage, f"{at}.augment")
+        check_loss_rows(system, loss, stage, kinds, f"{at}.losses")
+    _check_augment(system, stage, kinds, f"{at}.augment")
     _check_listener(stage, at)
     for source, share in stage.sources.items():
         if share % stage.processes:
@@ -33,11 +46,7 @@ def check_learning(system: System, stage: Stage, at: str) -> None:
 
 def _check_loss(loss: dict, stage: Stage, at: str) -> None:
     plugins.check("losses", {key: value for key, value in loss.items() if key not in LOSS_WEIGHTS}, at)
-    for key in LOSS_WEIGHTS:
-        if key != "ramp" and (isinstance(loss.get(key, 0), bool) or not isinstance(loss.get(key, 0), int | float)):
-            raise SettingsError(f"{at}.{key}: {loss[key]!r} of {loss['name']} is no number")
-    if loss.get("ramp", RAMPS[0]) not in RAMPS:
-        raise SettingsError(f"{at}.ramp: {loss['ramp']!r} is none of {RAMPS}")
+    validated(LossWeight, {key: loss[key] for key in LOSS_WEIGHTS if key in loss}, f"{at}: {loss['name']}")
     if loss["name"] == "consistency" and stage.teacher is None:
         raise SettingsError(f"{at}: consistency needs a teacher; add `teacher: {{decay: 0.999}}` or drop the loss")
     if loss["name"] == "distillation" and not (stage.pseudo_labels or loss.get("checkpoint")):
@@ -47,13 +56,16 @@ def _check_loss(loss: dict, stage: Stage, at: str) -> None:
         )
 
 
-def _check_augment(system: System, stage: Stage, at: str) -> None:
+def _check_augment(system: System, stage: Stage, kinds: Kinds, at: str) -> None:
     """Augmentations exist, take these settings, come in the order of their domains, and reach what they should."""
     encoders = [encoder["name"] for encoder in system.detector.encoders]
-    latest = 0
+    latest, checked = 0, []
     for spec in stage.augment:
         settings = plugins.check("augment", spec, at)
+        checked.append(settings)
         name = settings["name"]
+        check_augment_rows(settings, stage, kinds, at)
+        check_repeated(settings, system, at)
         domain = _domain(settings, at)
         if domain != "any" and _ORDER.index(domain) < latest:
             raise SettingsError(
@@ -66,14 +78,18 @@ def _check_augment(system: System, stage: Stage, at: str) -> None:
                     f"{at}: {name}.encoders: no encoder {encoder!r}{plugins.nearest(encoder, encoders)}"
                 )
             _check_reach(name, domain, encoder, stage.cached and encoder in stage.freeze, at)
+            if name == "filter_augment":
+                _check_bands(settings, encoder, at)
         if name == "feature_noise" and not (stage.cached and stage.freeze):
             raise SettingsError(f"{at}: feature_noise disturbs cached features, but this stage reads none")
-        if name == "wavmix" and settings["partner"] not in ("batch", "source"):
-            raise SettingsError(f"{at}: wavmix.partner: {settings['partner']!r} is neither 'batch' nor 'source'")
-        if name == "device_impulse" and settings["sample_rate"] != system.sample_rate:
-            raise SettingsError(
-                f"{at}: device_impulse.sample_rate: the audio of this page is at {system.sample_rate} Hz"
-            )
+        if name == "mixup" and domain == "waveform":
+            heard = {encoder for encoder in encoders if not (stage.cached and encoder in stage.freeze)}
+            if spared := heard - set(settings.get("encoders") or encoders):
+                raise SettingsError(
+                    f"{at}.encoders: {sorted(spared)} hear the same mixed waveform as the others; name them too, or "
+                    "mix on `spectrum` or `features`"
+                )
+    check_order_of_mixing(checked, stage, at)
 
 
 def _domain(settings: dict, at: str) -> str:
@@ -97,6 +113,18 @@ def _check_reach(name: str, domain: str, encoder: str, cached: bool, at: str) ->
         raise SettingsError(f"{at}: {name!r}: {encoder!r} has no linear mel spectrum; use `on: features` or `waveform`")
     if domain == "features" and not linear and not plugins.has_method("encoders", encoder, "log_mel"):
         raise SettingsError(f"{at}: {name!r}: {encoder!r} does not show what its network reads; use `on: waveform`")
+
+
+def _check_bands(settings: dict, encoder: str, at: str) -> None:
+    """The most lines of the least width fit into the bands of what an encoder's network reads."""
+    known = plugins.settings_of("augment", "filter_augment")
+    most, width = (settings.get(key, known[key][1]) for key in ("max_bands", "min_width"))
+    needed, bands = most * width, plugins.constant("encoders", encoder, "_BANDS", _KALDI_BANDS)
+    if needed > bands:
+        raise SettingsError(
+            f"{at}.max_bands: filter_augment's lines would take {needed} of the {bands} bands that {encoder} reads; "
+            "lower max_bands or min_width"
+        )
 
 
 def _check_listener(stage: Stage, at: str) -> None:

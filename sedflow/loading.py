@@ -12,9 +12,9 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 import torch
 
-from sedflow.dataset import EVENT_KINDS, Batch, ClipSet
+from sedflow.dataset import Batch, ClipSet
 from sedflow.events import LabelError
-from sedflow.params import PSEUDO
+from sedflow.params import EVENT_KINDS, PSEUDO
 from sedflow.sampling import Draws, stable_number
 
 

@@ -9,18 +9,18 @@ from __future__ import annotations
 import copy
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import pydantic
 import yaml
 
 from sedflow.plugins import SettingsError, nearest
+from sedflow.ranges import NotNegative, Positive, Share
 
 PluginSpec = dict[str, Any]
 HELD_OUT = ("validation", "test")
 PSEUDO = "pseudo"  # the source of clips that an ensemble labelled
-LOSS_WEIGHTS = ("weight", "ramp", "ramp_steps", "ramp_limit")  # settings of every loss, see `optimization.ramp`
-RAMPS = ("exponential", "linear", "constant")
+EVENT_KINDS = ("strong", "soft")  # of labels that say when
 
 
 class Settings(pydantic.BaseModel):
@@ -68,15 +68,43 @@ class Optimizer(Settings):
     """Learning rates by part, in optimiser steps."""
 
     name: Literal["adam", "adamw"] = "adamw"
-    lr: dict[str, float] = pydantic.Field(description="peak learning rate: `head` and each encoder that is trained")
-    layer_decay: dict[str, float] = {}
-    weight_decay: float = pydantic.Field(0.0, ge=0)
+    lr: dict[str, Positive] = pydantic.Field(description="peak learning rate: `head` and each encoder that is trained")
+    layer_decay: dict[str, Share] = pydantic.Field({}, description="by encoder: a layer's rate over that of the next")
+    weight_decay: NotNegative = 0.0
     warmup_steps: int = pydantic.Field(0, ge=0)
     warmup: Literal["linear", "exponential"] = "linear"
     schedule: Literal["cosine", "constant", "constant_then_cosine"] = "cosine"
     constant_steps: int = pydantic.Field(0, ge=0, description="steps before constant_then_cosine begins to fall")
     floor: float = pydantic.Field(0.0, ge=0, le=1, description="last learning rate as a share of the peak")
     clip_norm: float | None = pydantic.Field(None, gt=0)
+
+    @pydantic.model_validator(mode="after")
+    def _acts(self):
+        if self.floor and self.schedule == "constant":
+            raise ValueError("floor is where a schedule that falls ends; a constant one has none, drop it")
+        if self.constant_steps and self.schedule != "constant_then_cosine":
+            raise ValueError(f"constant_steps belongs to constant_then_cosine, not to {self.schedule}; drop it")
+        return self
+
+
+class LossWeight(Settings):
+    """How much a loss counts, see `optimization.ramp`; beside the settings of its plugin."""
+
+    weight: NotNegative = 1.0
+    ramp: Literal["exponential", "linear", "constant"] = "exponential"
+    ramp_steps: int = pydantic.Field(0, ge=0)
+    ramp_limit: Positive = 1.0
+
+    @pydantic.model_validator(mode="after")
+    def _acts(self):
+        if self.ramp_limit != 1 and self.ramp != "linear":
+            raise ValueError(f"ramp_limit is where a linear ramp ends; the ramp is {self.ramp}, drop it")
+        if "ramp" in self.model_fields_set and (self.ramp == "constant") == (self.ramp_steps > 0):
+            raise ValueError(f"a {self.ramp} ramp with ramp_steps {self.ramp_steps} does nothing; set both or none")
+        return self
+
+
+LOSS_WEIGHTS = tuple(LossWeight.model_fields)
 
 
 class Teacher(Settings):
@@ -116,7 +144,7 @@ class Stage(Settings):
         "touched", description="an event counts in frames that it touches, or in those whose middle it covers"
     )
     pseudo_labels: str | None = pydantic.Field(None, description="an ensemble of the page, for the distillation loss")
-    dropout: dict[str, float] = pydantic.Field(
+    dropout: dict[str, Annotated[float, pydantic.Field(ge=0, lt=1)]] = pydantic.Field(
         {}, description="rates that differ from the detector's: `head` and each encoder that is trained"
     )
     fixed_batchnorm: bool = pydantic.Field(False, description="encoders keep the BatchNorm statistics they came with")
@@ -249,6 +277,8 @@ def validated(kind: type[Settings], content: dict, where: str):
         # a misspelt key first: that the right one is missing follows from it
         first = min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
         key = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "value_error":
+            raise SettingsError(": ".join(filter(None, (where, key, str(first["ctx"]["error"]))))) from None
         hint = nearest(first["loc"][-1], _fields(kind, first["loc"][:-1])) if first["type"] == "extra_forbidden" else ""
         reason = "unknown setting" if hint else f"{first['msg']}, got {first.get('input')!r}"
         raise SettingsError(f"{where}: {key}: {reason}{hint}") from None

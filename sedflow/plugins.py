@@ -12,12 +12,13 @@ import difflib
 import functools
 import importlib
 import importlib.util
+import typing
 from pathlib import Path
 from typing import Any
 
 REQUIRED = object()
 PACKAGE = Path(__file__).parent
-_TYPES = {kind.__name__: kind for kind in (int, float, bool, str, list, dict, tuple)}
+_PLAIN = {kind.__name__: kind for kind in (int, float, bool, str, list, dict, tuple)} | {"Literal": typing.Literal}
 
 
 class SettingsError(ValueError):
@@ -60,7 +61,7 @@ def check(family: str, spec: dict, where: str) -> dict:
             continue
         if key not in known:
             raise SettingsError(f"{where}.{key}: {spec['name']} has no such setting{nearest(key, known)}")
-        checked[key] = _convert(value, known[key][0], f"{where}.{key}")
+        checked[key] = _convert(value, known[key][0], f"{where}.{key}: {spec['name']}")
     missing = [key for key, (_, default) in known.items() if default is REQUIRED and key not in checked]
     if missing:
         raise SettingsError(f"{where}: {spec['name']} needs the setting {missing[0]!r}")
@@ -81,13 +82,15 @@ def load(family: str, name: str):
 
 
 @functools.cache
-def constant(family: str, name: str, key: str):
-    """A module-level constant of a plugin's file, without importing it."""
+def constant(family: str, name: str, key: str, otherwise=REQUIRED):
+    """A module-level constant of a plugin's file, without importing it; ``otherwise`` where it has none."""
     path = source_file(family, name)
     for node in ast.parse(path.read_text(encoding="utf-8")).body:
         if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", None) == key:
             return ast.literal_eval(node.value)
-    raise SettingsError(f"{path}: a plugin of {family!r} says its {key}")
+    if otherwise is REQUIRED:
+        raise SettingsError(f"{path}: a plugin of {family!r} says its {key}")
+    return otherwise
 
 
 @functools.cache
@@ -145,11 +148,18 @@ def _keyword_only(definition) -> dict[str, tuple[Any, Any]]:
     return known
 
 
+@functools.cache
+def _types() -> dict:
+    from sedflow import ranges
+
+    return _PLAIN | {name: kind for name, kind in vars(ranges).items() if name[0].isupper()}
+
+
 def _annotation(node):
     if node is None:
         return Any
     try:
-        return eval(compile(ast.Expression(node), "<annotation>", "eval"), {"__builtins__": {}}, _TYPES)
+        return eval(compile(ast.Expression(node), "<annotation>", "eval"), {"__builtins__": {}}, _types())
     except (NameError, TypeError):
         return Any
 
@@ -160,8 +170,10 @@ def _convert(value, kind, where: str):
     if kind is Any:
         return value
     if kind is bool and not isinstance(value, bool):
-        raise SettingsError(f"{where}: {value!r} is not true or false")
+        raise SettingsError(f"{where} takes true or false, not {value!r}")
+    if isinstance(value, bool) and kind is not bool and bool not in typing.get_args(kind):
+        raise SettingsError(f"{where} does not take {str(value).lower()}")
     try:
         return pydantic.TypeAdapter(kind).validate_python(value)
     except pydantic.ValidationError as error:
-        raise SettingsError(f"{where}: {value!r} does not fit: {error.errors()[0]['msg']}") from None
+        raise SettingsError(f"{where} cannot take {value!r}: {error.errors()[0]['msg']}") from None

@@ -164,9 +164,11 @@ def _check_stage(system: System, name: str, stage: Stage, where: str) -> None:
     at = f"{where}: stages.{name}"
     encoders = [encoder["name"] for encoder in system.detector.encoders]
     _check_parts(stage, encoders, at)
-    check_learning(system, stage, at)
+    kinds = {source: kind for spec in system.corpora for source, kind in build_corpus(spec).sources.items()}
+    kinds |= {PSEUDO: PSEUDO}
+    _check_sources(system, stage, kinds, at)
+    check_learning(system, stage, kinds, at)
     _check_schedule(stage, at)
-    _check_sources(system, stage, at)
     _check_pseudo_labels(system, stage, at)
     if stage.start_from is not None and stage.start_from not in system.stages:
         raise SettingsError(f"{at}.start_from: no stage {stage.start_from!r}{nearest(stage.start_from, system.stages)}")
@@ -189,17 +191,21 @@ def _check_schedule(stage: Stage, at: str) -> None:
     warmup = stage.optimizer.warmup_steps
     if warmup >= stage.steps:
         raise SettingsError(f"{at}.optimizer.warmup_steps: {warmup} of {stage.steps} steps leave nothing to train")
+    if stage.optimizer.constant_steps >= stage.steps:
+        raise SettingsError(
+            f"{at}.optimizer.constant_steps: {stage.optimizer.constant_steps} of {stage.steps} steps leave none to "
+            "fall in; lower it, or set `schedule: constant`"
+        )
     if stage.validate_every > stage.steps or stage.steps % stage.validate_every:
         raise SettingsError(f"{at}.validate_every: {stage.validate_every} must divide steps ({stage.steps})")
 
 
-def _check_sources(system: System, stage: Stage, at: str) -> None:
+def _check_sources(system: System, stage: Stage, kinds: dict[str, str], at: str) -> None:
     if sum(stage.sources.values()) < 1 or min(stage.sources.values()) < 0:
         raise SettingsError(f"{at}.sources: the shares {stage.sources} make no batch")
     offered = _offered(system)
     for source in stage.sources:
         _check_source(source, offered | {PSEUDO} if stage.pseudo_labels else offered, f"{at}.sources")
-    kinds = {source: kind for spec in system.corpora for source, kind in build_corpus(spec).sources.items()}
     for source, how in stage.sampling.items():
         if source not in stage.sources:
             raise SettingsError(f"{at}.sampling: {source!r} is no source here{nearest(source, stage.sources)}")

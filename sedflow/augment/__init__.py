@@ -19,7 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sedflow.dataset import EVENT_KINDS, PSEUDO, Batch, Inputs
+from sedflow.dataset import Batch, Inputs
+from sedflow.params import EVENT_KINDS, PSEUDO
 
 DOMAINS = ("waveform", "spectrum", "features")
 _SAY_WHEN = (*EVENT_KINDS, PSEUDO)
@@ -64,24 +65,27 @@ def grouped_rows(batch: Batch, groups: str | list[list[str]]) -> list[np.ndarray
     groups : str or list of list of str
         "kind": rows with the same kind of labels; "source"; "batch": all rows; or lists of sources that make up a group
         each; rows of other sources are in none.
-
-    Raises
-    ------
-    ValueError    none of these, or a group in which some labels say when and others do not
     """
     if groups == "batch":
         return [np.arange(len(batch))]
     if isinstance(groups, str):
-        if groups not in ("kind", "source"):
-            raise ValueError(f"groups: {groups!r} is none of 'kind', 'source', 'batch' or lists of sources")
         keys = batch.kinds if groups == "kind" else batch.sources
         return [np.flatnonzero(np.array(keys) == key) for key in dict.fromkeys(keys)]
     rows = [np.flatnonzero(np.isin(batch.sources, sources)) for sources in groups]
-    for sources, members in zip(groups, rows, strict=True):
-        kinds = {"events" if batch.kinds[row] in _SAY_WHEN else batch.kinds[row] for row in members}
-        if len(kinds) > 1:
-            raise ValueError(f"groups: {sources} cannot be mixed, their labels differ in kind: {sorted(kinds)}")
     return [members for members in rows if len(members)]
+
+
+def check_mixable(batch: Batch, rows: np.ndarray) -> None:
+    """Refuse to mix labels of different kinds: clips that say when with others, or with pseudo-labels alone.
+
+    Raises
+    ------
+    ValueError    with the sources of the rows
+    """
+    kinds = {"events" if batch.kinds[row] in EVENT_KINDS else batch.kinds[row] for row in rows}
+    if len(kinds) > 1:
+        sources = list(dict.fromkeys(batch.sources[row] for row in rows))
+        raise ValueError(f"groups: {sources} cannot be mixed, their labels differ in kind: {sorted(kinds)}")
 
 
 def rows_that_say_when(batch: Batch, sources: list[str] | None) -> np.ndarray:

@@ -12,12 +12,13 @@ from torch import Tensor
 from sedflow import audio
 from sedflow.augment import changed, tensor
 from sedflow.dataset import Batch
+from sedflow.ranges import Count, Share
 
 DOMAIN = "waveform"
 
 
 def device_impulse(
-    batch: Batch, rng: np.random.Generator, *, folder: str, sample_rate: int, probability: float = 0.5
+    batch: Batch, rng: np.random.Generator, *, folder: str, sample_rate: Count, probability: Share = 0.5
 ) -> Batch:
     """Convolve clips with impulse responses of recording devices, for student and teacher alike.
 

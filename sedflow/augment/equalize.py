@@ -8,12 +8,13 @@ from torch import Tensor
 
 from sedflow.augment import changed, tensor
 from sedflow.dataset import Batch
+from sedflow.ranges import Count, NotNegative, Share
 
 DOMAIN = "waveform"
 
 
 def equalize(
-    batch: Batch, rng: np.random.Generator, *, bands: int = 5, max_db: float = 6.0, probability: float = 0.5
+    batch: Batch, rng: np.random.Generator, *, bands: Count = 5, max_db: NotNegative = 6.0, probability: Share = 0.5
 ) -> Batch:
     """Filter the student's waveforms with a random smooth frequency response, as other microphones and rooms would.
 

@@ -8,11 +8,12 @@ from torch import Tensor
 
 from sedflow.augment import changed
 from sedflow.dataset import Batch
+from sedflow.ranges import NotNegative
 
 DOMAIN = "any"
 
 
-def feature_noise(batch: Batch, rng: np.random.Generator, *, scale: float = 0.1) -> Batch:
+def feature_noise(batch: Batch, rng: np.random.Generator, *, scale: NotNegative = 0.1) -> Batch:
     """Add noise to cached features, its strength relative to each feature's own spread in the batch.
 
     Parameters

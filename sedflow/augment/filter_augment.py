@@ -7,6 +7,7 @@ from torch import Tensor
 
 from sedflow.augment import changed, of_encoders, tensor
 from sedflow.dataset import Batch
+from sedflow.ranges import Count, NotNegative, Share
 
 DOMAIN = "features"
 
@@ -15,11 +16,11 @@ def filter_augment(  # noqa: PLR0913 (settings of a page)
     batch: Batch,
     rng: np.random.Generator,
     *,
-    probability: float = 0.8,
-    min_bands: int = 3,
-    max_bands: int = 5,
-    min_width: int = 6,
-    max_db: float = 6.0,
+    probability: Share = 0.8,
+    min_bands: Count = 3,
+    max_bands: Count = 5,
+    min_width: Count = 6,
+    max_db: NotNegative = 6.0,
     teacher: bool = False,
     encoders: list[str] | None = None,
 ) -> Batch:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from sedflow.augment import over_time
 from sedflow.dataset import Batch
+from sedflow.ranges import NotNegative, Positive
 
 DOMAIN = "any"
 
@@ -16,9 +17,9 @@ def frame_shift(
     batch: Batch,
     rng: np.random.Generator,
     *,
-    max_seconds: float = 2.0,
-    clip_seconds: float = 10.0,
-    sigma_seconds: float | None = None,
+    max_seconds: NotNegative = 2.0,
+    clip_seconds: Positive = 10.0,
+    sigma_seconds: NotNegative | None = None,
 ) -> Batch:
     """Roll every clip in time by its own random amount, labels too; what leaves at the end comes in at the start.
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -9,6 +11,7 @@ from torch.nn import functional as F
 
 from sedflow.augment import changed, grouped_rows
 from sedflow.dataset import Batch, Inputs
+from sedflow.ranges import Share
 
 DOMAIN = "features"
 
@@ -17,9 +20,9 @@ def freq_warp(
     batch: Batch,
     rng: np.random.Generator,
     *,
-    probability: float = 0.5,
-    min_share: float = 0.6,
-    groups: str | list[list[str]] = "kind",
+    probability: Share = 0.5,
+    min_share: Share = 0.6,
+    groups: Literal["kind", "source", "batch"] | list[list[str]] = "kind",
     teacher: bool = True,
     encoders: list[str] | None = None,
 ) -> Batch:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 from torch import Tensor
 
 from sedflow.augment import changed, grouped_rows, of_encoders, tensor
 from sedflow.dataset import Batch
+from sedflow.ranges import Positive, Share
 
 DOMAIN = "features"
 
@@ -15,9 +18,9 @@ def mixstyle(
     batch: Batch,
     rng: np.random.Generator,
     *,
-    probability: float = 0.5,
-    alpha: float = 0.3,
-    groups: str | list[list[str]] = "kind",
+    probability: Share = 0.5,
+    alpha: Positive = 0.3,
+    groups: Literal["kind", "source", "batch"] | list[list[str]] = "kind",
     encoders: list[str] | None = None,
 ) -> Batch:
     """Give each band of what the student reads some of the mean and spread over time that another clip's has.

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from sedflow.augment import changed, grouped_rows, of_encoders, tensor
+from sedflow.augment import changed, check_mixable, grouped_rows, of_encoders, tensor
 from sedflow.dataset import Batch, Inputs, Mixing
+from sedflow.ranges import Positive, Share
 
 DOMAIN = "waveform"
 
@@ -18,16 +20,16 @@ def mixup(  # noqa: PLR0913 (settings of a page)
     batch: Batch,
     rng: np.random.Generator,
     *,
-    on: str = "waveform",
-    probability: float = 0.5,
-    alpha: float = 0.2,
-    beta: float | None = None,
-    groups: str | list[list[str]] = "kind",
+    on: Literal["waveform", "spectrum", "features"] = "waveform",
+    probability: Share = 0.5,
+    alpha: Positive = 0.2,
+    beta: Positive | None = None,
+    groups: Literal["kind", "source", "batch"] | list[list[str]] = "kind",
     stronger_first: bool = False,
     per_clip: bool = False,
-    labels: str = "soft",
-    known: str = "both",
-    teacher: str = "clean",
+    labels: Literal["soft", "union"] = "soft",
+    known: Literal["both", "either"] = "both",
+    teacher: Literal["clean", "mixed"] = "clean",
     encoders: list[str] | None = None,
 ) -> Batch:
     """Mix each clip with another of its group.
@@ -38,7 +40,8 @@ def mixup(  # noqa: PLR0913 (settings of a page)
     probability : float    chance that a batch is mixed at all
     alpha, beta : float    λ ~ Beta(alpha, beta); beta is alpha if unset
     groups : str or list of list of str
-        Who is mixed with whom: "kind" of labels, "source", or lists of sources.
+        Who is mixed with whom: "kind" of labels, "source", lists of sources, or the whole "batch". Labels of a group
+        are of one kind; pseudo-labels are one, those that say when are another.
     stronger_first : bool    use max(λ, 1 − λ), so that a clip keeps most of itself
     per_clip : bool    draw λ for every clip, not once per group
     labels : str    "soft": targets are mixed as the inputs are; "union": a class sounds if it sounds in either
@@ -56,6 +59,7 @@ def mixup(  # noqa: PLR0913 (settings of a page)
         return batch
     partner, weight, group = np.arange(len(batch)), np.ones(len(batch)), np.full(len(batch), -1)
     for number, rows in enumerate(grouped_rows(batch, groups)):
+        check_mixable(batch, rows)
         partner[rows] = rows[rng.permutation(len(rows))]
         drawn = rng.beta(alpha, alpha if beta is None else beta, size=len(rows) if per_clip else 1)
         weight[rows] = np.maximum(drawn, 1 - drawn) if stronger_first else drawn

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from sedflow.augment import over_time, rows_that_say_when
 from sedflow.dataset import Batch
+from sedflow.ranges import Count, NotNegative, Positive
 
 DOMAIN = "any"
 
@@ -16,10 +17,10 @@ def time_mask(
     batch: Batch,
     rng: np.random.Generator,
     *,
-    masks: int = 1,
-    min_seconds: float = 0.0,
-    max_seconds: float = 0.5,
-    clip_seconds: float = 10.0,
+    masks: Count = 1,
+    min_seconds: NotNegative = 0.0,
+    max_seconds: NotNegative = 0.5,
+    clip_seconds: Positive = 10.0,
     labels: bool = False,
     sources: list[str] | None = None,
 ) -> Batch:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 from torch import Tensor
 
 from sedflow.augment import changed, rows_that_say_when, tensor
 from sedflow.augment.mixup import mixed_labels
 from sedflow.dataset import Batch, Mixing
+from sedflow.params import PSEUDO
+from sedflow.ranges import Positive, Share
 
 DOMAIN = "waveform"
 
@@ -16,16 +20,17 @@ def wavmix(
     batch: Batch,
     rng: np.random.Generator,
     *,
-    probability: float = 0.5,
-    alpha: float = 2.0,
+    probability: Share = 0.5,
+    alpha: Positive = 2.0,
     sources: list[str] | None = None,
-    known: str = "both",
-    partner: str = "batch",
+    known: Literal["both", "either"] = "both",
+    partner: Literal["batch", "source"] = "batch",
 ) -> Batch:
     """Mix clips whose labels say when with another such clip: λ = max(b, 1 − b), b ~ Beta(alpha, alpha).
 
-    Both are freed of their mean before and the mixture after. Student and teacher read the same mixture: it counts as a
-    clip of its own, not as mixing that the consistency loss has to follow.
+    Pseudo-labels are mixed with pseudo-labels. Both clips are freed of their mean before and the mixture after. Student
+    and teacher read the same mixture: it counts as a clip of its own, not as mixing that the consistency loss has to
+    follow.
 
     Parameters
     ----------
@@ -44,7 +49,7 @@ def wavmix(
     mixed_with, weight = np.arange(len(whole)), np.ones(len(whole))
     if len(rows):
         chosen = rng.random(len(rows)) < probability
-        others = rng.choice(rows, len(rows)) if whole is batch else np.arange(len(batch), len(whole))
+        others = _others(batch, rows, rng) if whole is batch else np.arange(len(batch), len(whole))
         mixed_with[rows] = np.where(chosen, others, rows)
         drawn = rng.beta(alpha, alpha, size=len(rows))
         weight[rows] = np.maximum(drawn, 1 - drawn)
@@ -59,3 +64,13 @@ def wavmix(
     labelled = mixed_labels(whole, mixing, "soft", known)
     inputs, clean = changed(whole.inputs, waveform=mix), changed(whole.clean, waveform=mix)
     return labelled.replace(inputs=inputs, clean=clean).first(len(batch))
+
+
+def _others(batch: Batch, rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """For each row any of them, a clip with pseudo-labels alone for its like: of hard labels it says nothing."""
+    pseudo = np.array([batch.kinds[row] == PSEUDO for row in rows])
+    others = rows.copy()
+    for alike in (~pseudo, pseudo):
+        if alike.any():
+            others[alike] = rng.choice(rows[alike], alike.sum())
+    return others

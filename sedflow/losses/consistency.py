@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 
 from sedflow.losses import frame_mean, masked_mean, rows_of
+from sedflow.ranges import NotNegative, Positive
 
 
 class Consistency:
@@ -32,17 +35,15 @@ class Consistency:
     def __init__(
         self,
         *,
-        strong_weight: float = 1.0,
-        weak_weight: float = 1.0,
-        group_divisor: float | None = None,
+        strong_weight: NotNegative = 1.0,
+        weak_weight: NotNegative = 1.0,
+        group_divisor: Positive | None = None,
         count_kinds: bool = False,
         sources: list[str] | None = None,
         weak_sources: list[str] | None = None,
-        classes: str = "all",
+        classes: Literal["all", "known"] = "all",
         dilute: bool = False,
     ):
-        if classes not in ("all", "known"):
-            raise ValueError(f"classes: {classes!r} is neither 'all' nor 'known'")
         self.strong_weight, self.weak_weight = strong_weight, weak_weight
         self.group_divisor, self.count_kinds = group_divisor, count_kinds
         self.sources, self.weak_sources = sources, weak_sources

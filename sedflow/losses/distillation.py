@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Literal
 
 import torch
 from torch.nn import functional as F
 
 from sedflow.losses import frame_mean, rows_of
+from sedflow.ranges import Share
 
 
 class Distillation:
@@ -33,14 +35,12 @@ class Distillation:
     def __init__(
         self,
         *,
-        balance: float = 1.0,
+        balance: Share = 1.0,
         sources: list[str] | None = None,
         checkpoint: str | None = None,
-        network: str = "student",
-        classes: str = "all",
+        network: Literal["student", "teacher"] = "student",
+        classes: Literal["all", "known"] = "all",
     ):
-        if not 0.0 <= balance <= 1.0:
-            raise ValueError(f"balance: {balance} is not in 0…1")
         self.balance, self.sources, self.classes = balance, sources, classes
         self.detector, self.labels = None, None
         if checkpoint is not None:

@@ -6,6 +6,7 @@ import torch
 from torch.nn import functional as F
 
 from sedflow.losses import frame_mean, masked_mean, rows_of
+from sedflow.ranges import NotNegative
 
 
 class Supervised:
@@ -24,8 +25,8 @@ class Supervised:
     def __init__(
         self,
         *,
-        strong_weight: float = 1.0,
-        weak_weight: float = 1.0,
+        strong_weight: NotNegative = 1.0,
+        weak_weight: NotNegative = 1.0,
         weak_from_strong: bool = False,
         sources: list[str] | None = None,
         dilute: bool = False,

@@ -324,17 +324,17 @@ def page(augmentations, freeze=(), encoders=("cnn", "atst"), **stage):
         (page([{"name": "freq_warp"}], freeze=["atst"]), "'atst' is frozen"),
         (page([{"name": "mixup", "on": "spectrum"}], encoders=["mobilenet"]), "no linear mel"),
         (page([{"name": "freq_warp"}, {"name": "gain"}]), "move it up"),
-        (page([{"name": "mixup", "on": "mel"}]), "none of"),
+        (page([{"name": "mixup", "on": "mel"}]), "mixup cannot take 'mel': .*'spectrum' or 'features'"),
         (page([{"name": "freq_warp", "encoders": ["cmm"]}]), "no encoder 'cmm'"),
         (page([{"name": "feature_noise"}]), "cached features, but"),
-        (page([{"name": "device_impulse", "folder": "x", "sample_rate": 8000}]), "16000 Hz"),
+        (page([{"name": "device_impulse", "folder": "x", "sample_rate": 8000}]), "set `sample_rate: 16000`"),
         (page([], losses=[{"name": "consistency"}]), "needs a teacher"),
         (page([], losses=[{"name": "distillation"}]), "needs a source of pseudo-labels"),
-        (page([], losses=[{"name": "supervised", "ramp": "square"}]), "none of"),
-        (page([], losses=[{"name": "supervised", "weight": "much"}]), "no number"),
+        (page([], losses=[{"name": "supervised", "ramp": "square"}]), "ramp: Input should be 'exponential', 'linear'"),
+        (page([], losses=[{"name": "supervised", "weight": "much"}]), "supervised: weight: .* number, got 'much'"),
         (page([{"name": "filter_augment"}], losses=[{"name": "distillation", "checkpoint": "x"}]), "hear another clip"),
         (page([], processes=4), "cannot be shared by 4 processes"),
-        (page([{"name": "wavmix", "partner": "set"}]), r"'set' is neither 'batch' nor 'source'"),
+        (page([{"name": "wavmix", "partner": "set"}]), "partner: wavmix cannot take 'set'"),
         (page([], freeze=["cnn"], random_crops=True), "cached features are of whole clips"),
     ],
 )
@@ -352,3 +352,23 @@ def test_what_a_cache_allows_passes():
     ):
         (stage,) = check_system(page(steps, freeze=freeze)).stages.values()
         assert [step["name"] for step in stage.augment] == [step["name"] for step in steps]
+
+
+def test_clips_with_pseudo_labels_alone_are_mixed_with_their_like(batch):
+    """Their hard labels are unknown, not silent: beneath a labelled clip they would teach silence."""
+    kinds = tuple({"soft": "pseudo"}.get(kind, kind) for kind in batch.kinds)
+    strong = batch.strong.clone()
+    strong[[1, 7]] = 1.0  # of these rows, so that it would show
+    batch = Batch(
+        Inputs(batch.inputs.waveform), Inputs(batch.inputs.waveform), strong, batch.weak, batch.valid, batch.sources,
+        kinds, batch.clips, pseudo=batch.pseudo, has_pseudo=batch.has_pseudo,
+    )  # fmt: skip
+    silent = strong[[0, 2]].amax(0) == 0
+    for seed in range(8):
+        mixed = augment("wavmix", batch, seed, probability=1.0)
+        assert mixed.strong[[0, 2]][:, silent].eq(0).all() and mixed.strong[[1, 7]].eq(1).all()
+        mixing = augment("mixup", batch, seed, probability=1.0).mixing
+        assert all(kinds[row] == kinds[other] for row, other in enumerate(mixing.partner.tolist()))
+    for groups in ("batch", [["real_strong", "soft"]]):
+        with pytest.raises(ValueError, match="cannot be mixed, their labels differ in kind"):
+            augment("mixup", batch, probability=1.0, groups=groups)

@@ -1,0 +1,99 @@
+"""Which clips of a batch losses and augmentations speak of: their sources exist, fit together and stay put."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from sedflow import plugins
+from sedflow.params import EVENT_KINDS, PSEUDO, Stage, System
+from sedflow.plugins import SettingsError
+
+Kinds = Mapping[str, str]  # source → kind of its labels; pseudo-labels are a kind of their own
+
+
+def check_loss_rows(system: System, loss: dict, stage: Stage, kinds: Kinds, at: str) -> None:
+    """A loss names sources of the stage, and some of them have what it learns from."""
+    for key in ("sources", "weak_sources"):
+        _check_named(loss.get(key), stage, f"{at}.{key}", loss["name"])
+    sources = loss.get("sources")
+    if loss["name"] == "supervised" and sources and not {kinds[source] for source in sources} - {"none", PSEUDO}:
+        raise SettingsError(f"{at}.sources: supervised learns from labels, and {sources} have none")
+    if loss["name"] != "distillation" or loss.get("checkpoint") or not sources:
+        return
+    ensemble = system.ensembles.get(stage.pseudo_labels)
+    if ensemble is not None and not {*ensemble.sources, PSEUDO} & set(sources):
+        raise SettingsError(f"{at}.sources: {stage.pseudo_labels!r} labels {ensemble.sources}, none of {sources}")
+
+
+def check_augment_rows(settings: dict, stage: Stage, kinds: Kinds, at: str) -> None:
+    """An augmentation names sources of the stage, and mixes only clips whose labels are of one kind."""
+    name, groups = settings["name"], settings.get("groups", "kind")
+    _check_named(settings.get("sources"), stage, f"{at}.sources", name)
+    chosen = settings.get("sources") or list(stage.sources)
+    needs_events = name == "wavmix" or (name == "time_mask" and settings.get("labels"))
+    if needs_events and not {kinds[source] for source in chosen} & {*EVENT_KINDS, PSEUDO}:
+        raise SettingsError(f"{at}.sources: {name} is for clips whose labels say when, and {chosen} have none such")
+    if isinstance(groups, list):
+        named = [source for group in groups for source in group]
+        _check_named(named, stage, f"{at}.groups", name)
+        if twice := {source for source in named if named.count(source) > 1}:
+            raise SettingsError(f"{at}.groups: {sorted(twice)} stand in two groups of {name}; a clip is in one")
+    if name != "mixup":
+        return
+    together = [[source for source, share in stage.sources.items() if share]] if groups == "batch" else groups
+    for group in together if isinstance(together, list) else ():
+        found = {"strong" if kinds[source] in EVENT_KINDS else kinds[source] for source in group}
+        if len(found) > 1:
+            raise SettingsError(
+                f"{at}.groups: {group} cannot be mixed, their labels differ in kind: {sorted(found)}; mix by `kind`, "
+                "or in lists of sources whose labels are alike"
+            )
+
+
+def check_order_of_mixing(augment: list[dict], stage: Stage, at: str) -> None:
+    """Whoever follows a mixture of clips has to find the same clips in it: nothing moves or mixes them afterwards.
+
+    The teacher of interpolation consistency mixes what it says of unmixed clips, and a detector that listens along
+    mixes what its own front end makes of them.
+    """
+    consistency = stage.teacher is not None and any(loss["name"] == "consistency" for loss in stage.losses)
+    listens = any(loss.get("checkpoint") for loss in stage.losses)
+    mixed: set[str] | None = None
+    for settings in augment:
+        name, groups = settings["name"], settings.get("groups", "kind")
+        rows = {source for group in groups for source in group} if isinstance(groups, list) else set(stage.sources)
+        moves = name in ("frame_shift", "wavmix") or (name == "time_mask" and settings.get("labels"))
+        if mixed is not None and (moves or (name == "mixup" and mixed & rows)):
+            who = "the teacher" if consistency else "the detector that listens along"
+            raise SettingsError(
+                f"{at}: {name!r} changes clips and labels after 'mixup', and {who} cannot follow; put it before mixup"
+                + ("" if listens else ", or let the teacher read the mixture (`mixup: {teacher: mixed}`)")
+            )
+        clean = consistency and settings.get("teacher", "clean") == "clean"
+        if name == "mixup" and (clean or (listens and settings.get("on", "waveform") != "waveform")):
+            mixed = (mixed or set()) | rows
+
+
+def _check_named(sources: list[str] | None, stage: Stage, at: str, name: str) -> None:
+    if sources is not None and not sources:
+        raise SettingsError(f"{at}: {name} is of no source; name some, or drop the setting for all")
+    for source in sources or ():
+        if source not in stage.sources:
+            hint = plugins.nearest(source, stage.sources)
+            raise SettingsError(f"{at}: {name} names {source!r}, which is no source of this stage{hint}")
+
+
+def check_repeated(settings: dict, system: System, at: str) -> None:
+    """What an augmentation has to be told of the page is what the page says, and its ranges are not empty."""
+    name = settings["name"]
+    known = plugins.settings_of("augment", name)
+    values = {key: settings.get(key, default) for key, (_, default) in known.items()}
+    for key in ("clip_seconds", "sample_rate"):
+        if key in values and values[key] != (own := getattr(system, key)):
+            raise SettingsError(f"{at}.{key}: {name} has {values[key]:g}, but this page {own:g}; set `{key}: {own:g}`")
+    for low in (key for key in values if key.startswith("min_")):
+        high = f"max_{low.removeprefix('min_')}"
+        if high in values and values[low] > values[high]:
+            raise SettingsError(f"{at}.{low}: {name} has {values[low]:g}, more than its {high} {values[high]:g}")
+    if name == "time_mask" and values["max_seconds"] > system.clip_seconds:
+        raise SettingsError(f"{at}.max_seconds: {values['max_seconds']:g} is longer than a clip; lower it")

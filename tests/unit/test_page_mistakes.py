@@ -1,0 +1,153 @@
+"""Pages that would train something else than they say: each is refused with its place, the value and the cure."""
+
+import copy
+
+import pytest
+
+from sedflow.plugins import SettingsError
+from sedflow.systems import check_system, read_page
+
+CPJKU, _ = read_page("cpjku_dcase24")
+WAVMIX, MIXUP = {"name": "wavmix"}, {"name": "mixup", "on": "features"}
+ON_WAVEFORM = {"name": "mixup", "on": "waveform"}
+
+
+def changed(stage, path, value):
+    """The page with one value of a stage changed; ``path`` is its keys and positions."""
+    page = copy.deepcopy(CPJKU)
+    *way, last = ("stages", stage, *path)
+    node = page
+    for key in way:
+        node = node[key]
+    node[last] = value
+    return page
+
+
+def refused(page, message):
+    with pytest.raises(SettingsError, match=message):
+        check_system(page, "page.yaml")
+
+
+SOFT, CONSISTENCY, DISTILLATION = ("losses", 0), ("losses", 4), ("losses", 5)
+WAVMIXED, MIXED = ("augment", 0), ("augment", 1)
+
+
+@pytest.mark.parametrize(
+    ("stage", "path", "value", "message"),
+    [
+        ("frozen", (*SOFT, "sources"), ["sotf"], r"losses\.sources: .*'sotf', .*no source .*did you mean 'soft'"),
+        ("frozen", (*SOFT, "sources"), [], r"losses\.sources: supervised is of no source"),
+        ("frozen", (*SOFT, "sources"), ["unlabeled"], r"learns from labels, and \['unlabeled'\] have none"),
+        ("frozen", (*CONSISTENCY, "weak_sources"), ["weka"], r"losses\.weak_sources: .*did you mean 'weak'"),
+        ("frozen_2", (*DISTILLATION, "sources"), ["real"], r"losses\.sources: distillation names 'real'"),
+        ("frozen", (*WAVMIXED, "sources"), ["real"], r"augment\.sources: wavmix names 'real'"),
+        ("frozen", (*WAVMIXED, "sources"), ["weak"], r"labels say when, and \['weak'\] have none such"),
+        ("frozen", (*MIXED, "groups"), [["sotf"]], r"augment\.groups: .*did you mean 'soft'"),
+        ("frozen", (*MIXED, "groups"), [["soft"], ["weak", "soft"]], r"\['soft'\] stand in two groups"),
+        ("frozen", (*MIXED, "groups"), [["weak", "soft"]], r"differ in kind: \['strong', 'weak'\]; mix by `kind`"),
+        ("frozen", (*MIXED, "groups"), "batch", r"'unlabeled'\] cannot be mixed, their labels differ in kind"),
+        ("frozen", (*MIXED, "groups"), "kinds", r"mixup cannot take 'kinds': Input should be 'kind'"),
+        ("frozen", (*MIXED, "labels"), "sfot", r"augment\.labels: mixup cannot take 'sfot': .*'soft' or 'union'"),
+        ("frozen", (*MIXED, "known"), "any", r"augment\.known: mixup cannot take 'any'"),
+        ("frozen", (*MIXED, "teacher"), "mixd", r"augment\.teacher: mixup cannot take 'mixd'"),
+        ("frozen", (*MIXED, "probability"), 5, r"augment\.probability: mixup cannot take 5: .*less than or equal to 1"),
+        ("frozen", (*MIXED, "probability"), True, r"mixup does not take true"),
+        ("frozen", (*MIXED, "alpha"), -1, r"augment\.alpha: mixup cannot take -1: .*greater than 0"),
+        ("frozen", (*CONSISTENCY, "classes"), "knwon", r"consistency cannot take 'knwon'"),
+        ("frozen", (*CONSISTENCY, "weight"), -1, r"losses: consistency: weight: .*greater than or equal to 0"),
+        ("frozen", (*CONSISTENCY, "ramp"), "exponential", r"ramp_limit .*the ramp is exponential, drop it"),
+        ("frozen", (*CONSISTENCY, "ramp_steps"), 0, r"a linear ramp with ramp_steps 0 does nothing"),
+        ("frozen_2", (*DISTILLATION, "balance"), 7, r"distillation cannot take 7"),
+        ("frozen", ("optimizer", "floor"), 2, r"optimizer\.floor: .*less than or equal to 1"),
+        (
+            "frozen",
+            ("optimizer", "constant_steps"),
+            5,
+            r"constant_steps belongs to constant_then_cosine, not to cosine",
+        ),
+        ("frozen", ("optimizer", "lr", "cnn"), -1, r"optimizer\.lr\.cnn: .*greater than 0"),
+        ("finetune", ("optimizer", "layer_decay", "atst"), 5, r"layer_decay\.atst: .*less than or equal to 1"),
+        ("finetune", ("dropout", "cnn"), 2, r"dropout\.cnn: .*less than 1"),
+        (
+            "finetune",
+            ("augment", 2, "min_seconds"),
+            3.5,
+            r"min_seconds: time_mask has 3\.5, more than its max_seconds 3",
+        ),
+        ("finetune", ("augment", 2, "max_seconds"), 30, r"max_seconds: 30 is longer than a clip"),
+        ("finetune", ("augment", 2, "clip_seconds"), 3.0, r"time_mask has 3, but this page 10; set `clip_seconds: 10`"),
+        (
+            "finetune",
+            ("augment", 6, "max_bands"),
+            40,
+            r"would take 240 of the .* bands that \w+ reads; lower max_bands",
+        ),
+    ],
+)
+def test_a_setting_that_would_do_something_else_is_refused(stage, path, value, message):
+    refused(changed(stage, path, value), message)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "message"),
+    [
+        (
+            {"schedule": "constant", "floor": 0.5},
+            r"stages\.frozen\.optimizer: floor .*a constant one has none, drop it",
+        ),
+        ({"schedule": "constant_then_cosine", "constant_steps": 14200}, "14200 of 14200 steps leave none to fall in"),
+    ],
+)
+def test_a_schedule_that_has_no_use_for_its_settings_is_refused(schedule, message):
+    page = copy.deepcopy(CPJKU)
+    page["stages"]["frozen"]["optimizer"].update(schedule)
+    refused(page, message)
+
+
+@pytest.mark.parametrize(
+    "after",
+    [
+        {"name": "frame_shift"},
+        {"name": "time_mask", "labels": True},
+        MIXUP | {"groups": [["soft"]]},
+    ],
+    ids=lambda settings: settings["name"],
+)
+def test_what_moves_or_mixes_clips_behind_a_mixup_that_the_teacher_follows_is_refused(after):
+    refused(changed("finetune", ("augment",), [MIXUP, after]), "cannot follow; put it before mixup|2 mixups need")
+
+
+def test_wavmix_behind_a_mixup_of_waveforms_is_refused_only_if_someone_follows_the_mixing():
+    augment = [ON_WAVEFORM, WAVMIX]
+    refused(changed("finetune", ("augment",), augment), "'wavmix' changes clips and labels after 'mixup'")
+    check_system(changed("finetune", ("augment",), [ON_WAVEFORM | {"teacher": "mixed"}, WAVMIX]))
+    page = changed("finetune", ("augment",), augment)
+    page["stages"]["finetune"]["losses"] = [{"name": "supervised"}]
+    check_system(page)
+
+
+def test_a_detector_that_listens_along_cannot_follow_either():
+    page = changed("frozen", ("augment",), [MIXUP | {"teacher": "mixed"}, {"name": "frame_shift"}])
+    check_system(page)
+    page["stages"]["frozen"]["losses"].append({"name": "distillation", "checkpoint": "models/a/b/c/best.safetensors"})
+    refused(page, "the detector that listens along cannot follow|cannot follow; put it before mixup")
+
+
+def test_pseudo_labels_are_a_kind_of_their_own():
+    page = changed(
+        "frozen_2",
+        ("sources",),
+        {"soft": 12, "real_strong": 10, "synthetic_strong": 10, "weak": 20, "unlabeled": 10, "pseudo": 10},
+    )
+    page["stages"]["frozen_2"]["augment"][1]["groups"] = [["soft", "pseudo"]]
+    refused(page, r"\['soft', 'pseudo'\] cannot be mixed, .*\['pseudo', 'strong'\]")
+    page["stages"]["frozen_2"]["augment"][1]["groups"] = [["pseudo"], ["weak"]]
+    check_system(page)
+
+
+def test_a_mixed_waveform_is_heard_by_every_encoder_that_is_not_cached():
+    spared = ON_WAVEFORM | {"encoders": ["cnn"], "teacher": "mixed"}
+    refused(changed("finetune", ("augment",), [spared]), r"\['atst'\] hear the same mixed waveform .*`spectrum`")
+    page = changed("frozen", ("augment",), [spared])
+    page["stages"]["frozen"]["cached"] = True
+    check_system(page)
