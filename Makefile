@@ -42,7 +42,7 @@ run: install ## one system: make run SYSTEM=esc10
 
 test: lint ## lint and all tests
 	@envs/browser.sh
-	@$(activate); OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 NUMBA_NUM_THREADS=1 pytest -n $(CORES) --dist loadfile
+	@$(activate); OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 NUMBA_NUM_THREADS=1 pytest -n $(CORES) --dist loadfile --no-loadscope-reorder
 
 lint: install ## ruff and snakefmt
 	@$(activate); ruff check --quiet .
