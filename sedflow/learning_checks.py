@@ -60,6 +60,7 @@ def _check_augment(system: System, stage: Stage, kinds: Kinds, at: str) -> None:
     """Augmentations exist, take these settings, come in the order of their domains, and reach what they should."""
     encoders = [encoder["name"] for encoder in system.detector.encoders]
     latest, checked = 0, []
+    _check_mixups([plugins.check("augment", spec, at) for spec in stage.augment if spec["name"] == "mixup"], at)
     for spec in stage.augment:
         settings = plugins.check("augment", spec, at)
         checked.append(settings)
@@ -90,6 +91,20 @@ def _check_augment(system: System, stage: Stage, kinds: Kinds, at: str) -> None:
                     "mix on `spectrum` or `features`"
                 )
     check_order_of_mixing(checked, stage, at)
+
+
+def _check_mixups(mixups: list[dict], at: str) -> None:
+    """A clip is mixed once, and all in one domain, so that a teacher can follow."""
+    if len(mixups) < 2:
+        return
+    ways = {(_domain(settings, at), settings.get("teacher", "clean")) for settings in mixups}
+    lists = [groups for settings in mixups if not isinstance(groups := settings.get("groups", "kind"), str)]
+    sources = [source for groups in lists for group in groups for source in group]
+    if len(ways) > 1 or len(lists) < len(mixups) or len(set(sources)) < len(sources):
+        raise SettingsError(
+            f"{at}: {len(mixups)} mixups need `groups: [[<source>, …], …]` without a source in common, and one `on` "
+            "and `teacher` for all of them"
+        )
 
 
 def _domain(settings: dict, at: str) -> str:

@@ -133,7 +133,9 @@ class Stage(Settings):
     keep_top: int = pydantic.Field(1, ge=1)
     precision: Literal["32", "bf16", "fp16"] = "32"
     accumulate: int = pydantic.Field(1, ge=1, description="batches per optimiser step")
-    processes: int = pydantic.Field(1, ge=1, description="that share each batch (distributed data parallel)")
+    processes: int = pydantic.Field(
+        1, ge=1, description="that share each batch (distributed data parallel); each mixes its own part"
+    )
     sampling: dict[str, Literal["uniform", "balanced"]] = pydantic.Field(
         {}, description="by source; balanced: clips with rare classes come more often"
     )

@@ -20,6 +20,7 @@ def frame_shift(
     max_seconds: NotNegative = 2.0,
     clip_seconds: Positive = 10.0,
     sigma_seconds: NotNegative | None = None,
+    sources: list[str] | None = None,
 ) -> Batch:
     """Roll every clip in time by its own random amount, labels too; what leaves at the end comes in at the start.
 
@@ -28,6 +29,7 @@ def frame_shift(
     max_seconds : float    largest shift to either side, each as likely
     clip_seconds : float    length of the clips
     sigma_seconds : float, optional    draw from a normal distribution of this width instead
+    sources : list of str, optional    shift clips of these sources; all if unset
 
     Source
     ------
@@ -40,6 +42,8 @@ def frame_shift(
         shifts = rng.integers(-most, most + 1, size=len(batch))
     else:
         shifts = np.round(rng.normal(0.0, sigma_seconds * per_second, size=len(batch))).astype(int)
+    if sources is not None:
+        shifts[~np.isin(batch.sources, sources)] = 0
     # a padded clip would get its padding rolled into the middle
     shifts[~batch.valid.all(1).cpu().numpy()] = 0
 

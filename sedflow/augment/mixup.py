@@ -32,7 +32,7 @@ def mixup(  # noqa: PLR0913 (settings of a page)
     teacher: Literal["clean", "mixed"] = "clean",
     encoders: list[str] | None = None,
 ) -> Batch:
-    """Mix each clip with another of its group.
+    """Mix each clip with another of its group. Groups may be mixed each in its own way, by one mixup after the other.
 
     Parameters
     ----------
@@ -70,8 +70,23 @@ def mixup(  # noqa: PLR0913 (settings of a page)
         inputs=mixed_inputs(batch.inputs, mixing, encoders),
         clean=mixed_inputs(batch.clean, mixing, encoders) if mixing.clean_too else batch.clean,
         clean_known=None if mixing.clean_too else clean_known,
-        mixing=mixing,
+        mixing=mixing if batch.mixing is None else joined(batch.mixing, mixing),
     )
+
+
+def joined(first: Mixing, second: Mixing) -> Mixing:
+    """Two mixings of different rows as one.
+
+    Raises
+    ------
+    ValueError    a row that both mixed, or mixings of different kinds
+    """
+    before, now = first.group >= 0, second.group >= 0
+    if bool((before & now).any()) or (first.domain, first.clean_too) != (second.domain, second.clean_too):
+        raise ValueError("mixup: several of them need `groups` without a source in common, and one `on` and `teacher`")
+    group = torch.where(now, second.group + 1 + first.group.max(), first.group)
+    partner, weight = (torch.where(now, getattr(second, name), getattr(first, name)) for name in ("partner", "weight"))
+    return Mixing(partner, weight, group, first.domain, first.clean_too)
 
 
 def mixed_inputs(inputs: Inputs, mixing: Mixing, encoders: list[str] | None) -> Inputs:

@@ -68,9 +68,14 @@ class Consistency:
         if self.classes == "all":
             student, teacher = student.of_all_classes(), teacher.of_all_classes()
         strong, weak = teacher.strong.detach(), teacher.weak.detach()
+        known = batch.known
         if batch.mixing is not None and not batch.mixing.clean_too:
             strong, weak = batch.mixing.apply(strong), batch.mixing.apply(weak)
-        known = batch.known if self.classes == "known" else torch.ones_like(batch.known)
+            # whatever the labels' mask: of a class that one part lacks half is unsaid
+            if batch.clean_known is not None:
+                known = batch.clean_known & batch.clean_known[batch.mixing.partner]
+        if self.classes == "all":
+            known = torch.ones_like(known)
         of_frames, of_clips = (student.strong - strong).square(), (student.weak - weak).square()
         weak_rows = rows if self.weak_sources is None else rows & rows_of(batch, None, self.weak_sources)
         return {

@@ -115,6 +115,27 @@ def test_mixup_stays_in_its_groups_and_can_cross_sources(batch):
         augment("mixup", batch, probability=1.0, groups=[["real_strong", "weak"]])
 
 
+def test_groups_may_be_mixed_each_in_its_own_way_and_are_recorded_together(batch):
+    settings = {"probability": 1.0, "on": "features", "per_clip": True}
+    once = augment("mixup", batch, 1, **settings, groups=[["weak"]])
+    both = augment("mixup", once, 7, **settings, groups=[["real_strong", "soft"], ["unlabeled"]], stronger_first=True)
+    for name in ("cnn", "atst"):
+        torch.testing.assert_close(both.inputs.features[name], both.mixing.apply(batch.inputs.features[name]))
+    torch.testing.assert_close(both.strong, both.mixing.apply(batch.strong))
+    torch.testing.assert_close(both.weak, both.mixing.apply(batch.weak))
+    groups = [{batch.sources[row] for row in (both.mixing.group == k).nonzero()} for k in both.mixing.group.unique()]
+    assert sorted(map(sorted, groups)) == [["real_strong", "soft"], ["unlabeled"], ["weak"]]
+    assert both.mixing.weight[[0, 1, 2, 5, 6, 7]].min() >= 0.5
+    with pytest.raises(ValueError, match="without a source in common"):
+        augment("mixup", both, 3, **settings, groups=[["weak"]])
+
+
+def test_frame_shift_of_some_sources_leaves_the_others(batch):
+    shifted = augment("frame_shift", batch, 2, max_seconds=4.0, sources=["soft"])
+    moved = [row for row in range(len(batch)) if not shifted.inputs.waveform[row].equal(batch.inputs.waveform[row])]
+    assert moved and {batch.sources[row] for row in moved} == {"soft"}
+
+
 def test_mixup_says_what_the_labels_still_speak_of(batch):
     both = augment("mixup", batch, 2, probability=1.0, groups=[["real_strong", "soft"]])
     either = augment("mixup", batch, 2, probability=1.0, groups=[["real_strong", "soft"]], known="either")
@@ -334,6 +355,8 @@ def page(augmentations, freeze=(), encoders=("cnn", "atst"), **stage):
         (page([], losses=[{"name": "supervised", "weight": "much"}]), "supervised: weight: .* number, got 'much'"),
         (page([{"name": "filter_augment"}], losses=[{"name": "distillation", "checkpoint": "x"}]), "hear another clip"),
         (page([], processes=4), "cannot be shared by 4 processes"),
+        (page([{"name": "mixup"}, {"name": "mixup"}]), "2 mixups need `groups"),
+        (page([{"name": "mixup", "groups": [["weak"]]}, {"name": "mixup", "groups": [["weak"]]}]), "2 mixups need"),
         (page([{"name": "wavmix", "partner": "set"}]), "partner: wavmix cannot take 'set'"),
         (page([], freeze=["cnn"], random_crops=True), "cached features are of whole clips"),
     ],

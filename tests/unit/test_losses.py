@@ -136,6 +136,18 @@ def test_consistency_of_known_classes_and_some_sources(batch):
     torch.testing.assert_close(some, error[2:5].mean() + weak_error[4].mean())
 
 
+def test_interpolations_count_in_classes_that_both_parts_know(batch):
+    partner = torch.tensor([3, 1, 2, 0, 4, 5])
+    mixing = Mixing(partner, torch.full((6,), 0.7), torch.zeros(6))
+    both, either = batch.known & batch.known[partner], batch.known | batch.known[partner]
+    loss = Consistency(weak_weight=0.0, classes="known")
+    step = step_of(batch, mixing=mixing, clean_known=batch.known, known=either)
+    error = (step.student.strong - mixing.apply(step.teacher.strong)).square()
+    torch.testing.assert_close(loss(step), error[both.unsqueeze(1).expand_as(error)].mean())
+    same = dataclasses.replace(step, batch=dataclasses.replace(step.batch, known=both))
+    assert torch.equal(loss(step), loss(same)) and not either.equal(both)
+
+
 def test_distillation_balances_pseudo_labels_and_hard_labels(batch):
     step = step_of(batch, known=torch.ones_like(batch.known))
     logits = step.student.strong_logits
