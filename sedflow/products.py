@@ -16,6 +16,8 @@ from torch.nn import functional as F
 
 from sedflow.prepared import Prepared
 
+_LANES = 16  # numbers that a processor's softmax takes at once; what is left of a row it takes one by one
+
 
 class Linear(nn.Linear):
     """`torch.nn.Linear`, by oneDNN where that is the faster library."""
@@ -63,15 +65,18 @@ def attention(
 
 
 def _attention_step_by_step(queries, keys, values, bias, gate):
-    """The same in place, the scores of all heads being more than what the cache should hold twice."""
-    batch = queries.shape[:2]
-    queries = (queries * queries.shape[3] ** -0.5).flatten(0, 1)
-    scores = torch.bmm(queries, keys.contiguous().flatten(0, 1).transpose(1, 2))
+    """The same in place, as the cache should not hold the scores of all heads twice, and in rows of whole vectors."""
+    batch, tokens = queries.shape[:2], keys.shape[2]
+    missing = -tokens % _LANES
+    keys, values = (F.pad(part, (0, 0, 0, missing)).flatten(0, 1) for part in (keys, values))
+    scores = torch.bmm((queries * queries.shape[3] ** -0.5).flatten(0, 1), keys.transpose(1, 2))
+    scores[:, :, tokens:] = -torch.inf
+    by_head = scores[:, :, :tokens].unflatten(0, batch)
     if gate is not None:
-        scores.unflatten(0, batch).addcmul_(gate, bias)
+        by_head.addcmul_(gate, bias)
     elif bias is not None:
-        scores.unflatten(0, batch).add_(bias)
-    return torch.bmm(torch.softmax(scores, dim=2, out=scores), values.flatten(0, 1)).unflatten(0, batch)
+        by_head.add_(bias)
+    return torch.bmm(torch.softmax(scores, dim=2, out=scores), values).unflatten(0, batch)
 
 
 class _OneDNNLinear(torch.autograd.Function):
