@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from sedflow.files import replacing, write_json
+from sedflow.files import replacing, told, write_json
 
 
 def test_folders_are_made_and_the_temporary_name_is_gone(tmp_path):
@@ -21,3 +21,24 @@ def test_an_error_on_the_way_leaves_the_old_file(tmp_path):
         unfinished.write_text("half")
         raise OSError("disk full")
     assert json.loads(path.read_text()) == {"old": 1}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (lambda folder: write_json(folder, {}), "{0}: this is a folder; name a file"),
+        (lambda folder: (folder / "nope").read_bytes(), "{0}/nope: no such file or folder; check the path"),
+        (lambda folder: (folder / "file").mkdir(), "{0}/file: this is a file where a folder is needed"),
+        (lambda folder: (folder / "file/below").read_bytes(), "{0}/file/below: a part of this path is a file"),
+    ],
+)
+def test_an_impossible_path_is_told_with_a_cure(tmp_path, wrong, said):
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError) as caught:
+        wrong(tmp_path)
+    assert told(caught.value).startswith(said.format(tmp_path))
+    assert not list(tmp_path.glob("*.part"))
+
+
+def test_an_error_of_no_file_keeps_its_own_words():
+    assert told(ConnectionRefusedError("nobody listens")) == "nobody listens"
