@@ -18,6 +18,7 @@ from sedflow.events import AUDIO_SUFFIXES
 
 PACKAGE = Path(__file__).parent
 STEPS = PACKAGE / "steps.py"
+DATA_OF = {"html_page.py": ("*.html", "*.css", "*.js")}  # files of the package that a module reads as they are
 
 
 def code(command: str, used: Iterable[tuple[str, str]] = ()) -> str:
@@ -80,10 +81,13 @@ def _commands() -> dict[str, list[Path]]:
 
 @functools.cache
 def _read(path: Path) -> tuple[list[Path], str]:
-    """Our own modules that a file imports, and its source text without comments, docstrings and layout."""
+    """Our own files that a file imports or reads, and its source text without comments, docstrings and layout."""
+    if path.suffix != ".py":
+        return [], path.read_text(encoding="utf-8")
     tree = ast.parse(path.read_text(encoding="utf-8"))
     contract = [path.parent / "__init__.py"] if PACKAGE in path.parent.parents else []  # what its family shares
-    imported = [*contract, *_imported(tree)]
+    data = [found for pattern in DATA_OF.get(path.name, ()) for found in path.parent.glob(pattern)]
+    imported = [*contract, *data, *_imported(tree)]
     for node in ast.walk(tree):
         documented = isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
         if documented and ast.get_docstring(node, clean=False) is not None:

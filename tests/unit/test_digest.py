@@ -31,6 +31,11 @@ def test_an_encoder_is_its_file_its_front_end_and_no_other_network():
     assert digest.plugin("encoders", "mobilenet") != digest.plugin("encoders", "beats")
 
 
+def test_a_report_depends_on_the_templates_of_its_page_and_training_does_not():
+    assert {"page.html", "report_page.html", "figures.html", "page.css", "report_page.js"} <= names("report")
+    assert "page.html" not in names("train")
+
+
 def test_an_unknown_command_is_an_error():
     with pytest.raises(KeyError, match="tarin"):
         digest.modules("tarin")
