@@ -56,7 +56,7 @@ def tune_run(scores: Sequence[Path], manifests: Sequence[Path], kind: dict, obje
     ----------
     scores : sequence of Path    ``validation_<network>.parquet``
     manifests : sequence of Path
-    kind : dict    ``name`` of the post-processor and, optional, ``candidates`` to choose from and its own ``objective``
+    kind : dict    what a page says, see `postprocess.check`
     objective : str    one of ``tuning.OBJECTIVES``
 
     Returns
@@ -73,7 +73,9 @@ def tune_run(scores: Sequence[Path], manifests: Sequence[Path], kind: dict, obje
             truth, durations = read_truth(folder, "validation")
             own = {clip: of_clip for clip, of_clip in of_network.items() if clip in durations}
             what = own, truth, durations, "validation"
-            parts.append(tuning.tune_classes(kind["name"], kind.get("candidates"), *what, objective))
+            meant = folder.name in kind.get("corpora", [folder.name])
+            candidates = kind.get("candidates") if meant else [{"name": "none"}]
+            parts.append(tuning.tune_classes(kind["name"], candidates, *what, objective))
         tuned[network] = tuning.join(parts)
     reached = {network: sum(told["reached"].values()) for network, told in tuned.items()}
     return {**tuned, "chosen": max(reached, key=reached.get)}

@@ -71,6 +71,9 @@ class Pages:
         folders = list(corpora(system))
         for folder in folders:
             self.corpus(folder)
+        for folder in system.postprocess.get("corpora", ()):
+            if folder not in folders:
+                raise SettingsError(f"{page}: postprocess.corpora: no {folder!r}{plugins.nearest(folder, folders)}")
         if (name, variant) == (self.shared.system, self.shared.variant) and self.shared.corpora != folders:
             raise SettingsError(f"params.yaml: corpora: {self.shared.corpora} is not what {page} says: {folders}")
         return system

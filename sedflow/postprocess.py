@@ -161,8 +161,7 @@ class Chain:
     def __call__(self, values: np.ndarray, frames: Frames) -> tuple[np.ndarray, Frames]:
         """New scores of one class and the frames they stand on."""
         for step in self.steps:
-            settings = {key: value for key, value in step.items() if key != "name"}
-            values, frames = one_class(step.get("name"), settings)(values, frames)
+            values, frames = one_class(step.get("name"), step)(values, frames)
         return values, frames
 
 
@@ -179,7 +178,9 @@ KINDS = {
 
 
 def one_class(name: str, settings: Mapping):
-    """One post-processor with the settings of one class."""
+    """One post-processor with the settings of one class, which may name another kind (``name: none``)."""
+    name = settings.get("name", name)
+    settings = {key: value for key, value in settings.items() if key != "name"}
     if name not in KINDS:
         raise PostprocessError(f"no post-processor {name!r}; there are {sorted(KINDS)}")
     known = [field.name for field in dataclasses.fields(KINDS[name])]
@@ -189,11 +190,13 @@ def one_class(name: str, settings: Mapping):
     return KINDS[name](**settings)
 
 
-PAGE_KEYS = ("name", "candidates", "objective")
+PAGE_KEYS = ("name", "candidates", "objective", "corpora")
 
 
 def check(spec: Mapping) -> None:
-    """Check what a system's page says: ``name``, and optional ``candidates`` to tune over and the ``objective``.
+    """Check what a system's page says: ``name`` and, optional, ``candidates`` to tune over and the ``objective``.
+
+    ``corpora`` are the folders of those whose classes it is for, by default all; other classes are left as they are.
 
     Raises
     ------

@@ -97,6 +97,16 @@ def test_each_class_is_tuned_where_it_sounds(run):
     assert told["both"]["tuned_on"] == "validation"
 
 
+def test_classes_of_other_corpora_than_the_page_says_are_left_as_they_are(run):
+    manifests = [run / name for name in ("dogs", "cars")]
+    kind = {"name": "median_filter", "candidates": [{"seconds": 0.5}], "corpora": ["dogs"]}
+    told = judge.tune_run([run / "validation_both.parquet"], manifests, kind, "psds1")
+    assert told["both"]["settings"] == {"dog": {"seconds": 0.5}, "car": {"name": "none"}}
+    metrics, _ = judge.evaluate_run([run / "test_both.parquet"], manifests, json.loads(json.dumps(told)))
+    raw, processed = (metrics["both"][kind]["corpora"] for kind in ("raw", "postprocessed"))
+    assert processed["cars"] == raw["cars"] and processed["dogs"] != raw["dogs"]
+
+
 def test_scores_of_test_are_not_tuned_on(run):
     with pytest.raises(EvaluationError, match=r"test_student\.parquet: not validation scores"):
         judge.tune_run([run / "test_student.parquet"], [run / "dogs"], {"name": "median_filter"}, "psds1")

@@ -147,6 +147,15 @@ def test_a_corpus_may_lie_in_a_folder_of_its_own(folder):
     assert settings["corpora"] == [{"name": "demo", "seed": 5}]
 
 
+def test_post_processing_for_a_corpus_that_the_page_lacks_is_refused(folder):
+    spec = {"name": "csebbs", "corpora": ["dmeo"]}
+    (folder / "mine.yaml").write_text(
+        yaml.safe_dump({**PAGE, "corpora": [{"name": "demo", "as": "mine"}], "postprocess": spec})
+    )
+    with pytest.raises(SettingsError, match=r"mine\.yaml: postprocess\.corpora: no 'dmeo'.*mine"):
+        plan.Pages(folder, params.read_shared()).checked("mine", "default")
+
+
 def test_a_cache_is_found_by_its_folder_whatever_system_it_belongs_to(folder):
     pages = plan.Pages(folder, params.read_shared())
     (path,) = plan.caches(pages.system("mine"), FROZEN).values()
