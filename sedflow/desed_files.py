@@ -98,7 +98,7 @@ def audio_folders(part: Part, folders: Sequence[Path], raw: Path) -> list[Path]:
     return found
 
 
-def read_metadata(path: Path, name: str, classes: ClassSet) -> Table:
+def read_set(path: Path, name: str, classes: ClassSet) -> Table:
     """Clip → its events, its weak labels, or nothing, by the kind of the set; in the order of the table."""
     if name == "unlabeled":
         return {clip_id(row["filename"]): () for _, row in read_table(path, ("filename",))}

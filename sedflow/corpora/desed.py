@@ -128,7 +128,7 @@ class DESED:
                 prepared.add(soundscapes(pool, self.recipe, audio, source, "strong", indices, self.seed, "desed_"))
             raw = raw.parents[2] / "raw" / raw.parent.name  # the soundbank's table lies in the manifests
         tables = {
-            name: desed_files.read_metadata(raw / "metadata" / f"{name}.tsv", name, self.classes) for name in self.sets
+            name: desed_files.read_set(raw / "metadata" / f"{name}.tsv", name, self.classes) for name in self.sets
         }
         for holding in tqdm(read_inventory(raw)[shard :: self.shards], desc="desed", unit="clip", disable=None):
             self._add(prepared, holding, tables[holding.set], audio)
@@ -149,7 +149,7 @@ class DESED:
 
     def _without_leaks(self, tables: dict[str, Path]) -> dict[str, list[str]]:
         """Set → the clips to use: none of a video that is tested on, each with its strongest labels only."""
-        clips = {name: list(desed_files.read_metadata(path, name, self.classes)) for name, path in tables.items()}
+        clips = {name: list(desed_files.read_set(path, name, self.classes)) for name, path in tables.items()}
         if "weak" in clips:
             clips["weak"] = share_of(clips["weak"], self.weak_share)
         tested = {video(clip) for name in clips if self.sets[name] == "test" for clip in clips[name]}
