@@ -43,7 +43,7 @@ def plain_beats(encoder, waveform):
     convolution = embedding.pos_conv
     taps = torch._weight_norm(convolution.weight_v, convolution.weight_g, 2)
     shifted = F.conv1d(
-        tokens.transpose(1, 2), taps, convolution.bias, padding=taps.shape[2] // 2, groups=convolution.groups
+        tokens.transpose(1, 2), taps, convolution.bias, padding=taps.shape[2] // 2, groups=len(taps) // taps.shape[1]
     )
     tokens = embedding.encoder_layer_norm(tokens + F.gelu(shifted[..., : tokens.shape[1]]).transpose(1, 2))
     bias = plain_bias(embedding, *tokens.shape[:2])

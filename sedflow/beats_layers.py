@@ -8,8 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sedflow.prepared import Prepared
-from sedflow.products import Linear, attention
+from sedflow.products import Convolution, Linear, attention
 from sedflow.spectrogram import KaldiFbank
 
 PATCH = 16  # filter bank frames and bands; eight patches stand on each other in a time step
@@ -54,25 +53,17 @@ class PositionConvolution(nn.Module):
 
     def __init__(self, dim, taps, groups):
         super().__init__()
-        self.groups = groups
         self.weight_v = nn.Parameter(torch.empty(dim, dim // groups, taps))
         nn.init.normal_(self.weight_v, std=math.sqrt(4 / (taps * dim)))
         self.weight_g = nn.Parameter(torch.linalg.vector_norm(self.weight_v.detach(), dim=(0, 1), keepdim=True))
         self.bias = nn.Parameter(torch.zeros(dim))
-        self._weight = Prepared()
+        self._convolution = Convolution((0, taps // 2), groups, _normalised)
 
     def forward(self, tokens):
         """(batch, tokens, dim) → the same."""
         # (batch, dim, 1, tokens) with dim last in memory, which is how tokens lie there already
         maps = tokens.transpose(1, 2).unsqueeze(2)
-        taps = self.weight_v.shape[2]
-        maps = F.conv2d(
-            maps,
-            self._weight(_normalised, self.weight_g, self.weight_v),
-            self.bias,
-            padding=(0, taps // 2),
-            groups=self.groups,
-        )
+        maps = self._convolution(maps, self.bias, self.weight_g, self.weight_v)
         return F.gelu(maps[..., : tokens.shape[1]].squeeze(2).transpose(1, 2))
 
 

@@ -9,6 +9,7 @@ bfloat16 takes 11 ms fused, and 5 ms as two products and a softmax. A layer's th
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -28,12 +29,37 @@ class Linear(nn.Linear):
 
     def forward(self, features: Tensor) -> Tensor:
         """(…, in) → (…, out)."""
-        in_half = features.dtype == self.weight.dtype == torch.bfloat16
-        if in_half and not torch.is_grad_enabled() and _ours_to_choose(features) and _has_onednn(torch.bfloat16):
+        if self.weight.dtype == torch.bfloat16 and _orders_weights(features, self.weight):
             # in float32 the order gains half as much and costs twice the memory
             ordered = self._ordered(torch.ops.mkldnn._reorder_linear_weight, self.weight)
             return _onednn_product(features, ordered, self.bias)
         return linear(features, self.weight, self.bias)
+
+
+class Convolution:
+    """A convolution whose weight is computed from parameters, by `Prepared` where that is possible.
+
+    Parameters
+    ----------
+    padding : (int, int)
+    groups : int
+    compute : callable    parameters → weight, (out, in / groups, height, width)
+    """
+
+    def __init__(self, padding: tuple[int, int], groups: int, compute: Callable[..., Tensor]):
+        self.padding, self.groups, self.compute = padding, groups, compute
+        self._weight, self._ordered = Prepared(), Prepared()
+
+    def __call__(self, maps: Tensor, bias: Tensor, *parameters: Tensor) -> Tensor:
+        """(batch, in, height, width) → (batch, out, …)."""
+        if not _orders_weights(maps, bias):
+            weight = self._weight(self.compute, *parameters)
+            return F.conv2d(maps, weight, bias, padding=self.padding, groups=self.groups)
+        geometry = (self.padding, (1, 1), (1, 1), self.groups)
+        ordered = self._ordered(
+            lambda *values: torch.ops.mkldnn._reorder_convolution_weight(self.compute(*values), *geometry), *parameters
+        )
+        return torch.ops.mkldnn._convolution_pointwise(maps, ordered, bias, *geometry, "none", [], "")
 
 
 def linear(features: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -106,6 +132,12 @@ class _OneDNNLinear(torch.autograd.Function):
 
 def _onednn_product(features: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return torch.ops.mkldnn._linear_pointwise(features, weight, bias, "none", [], "")
+
+
+def _orders_weights(features: Tensor, weight: Tensor) -> bool:
+    """Whether inference with this weight is oneDNN's, which can then have it in its own order."""
+    inferring = _ours_to_choose(features) and not torch.is_grad_enabled()
+    return inferring and features.dtype == weight.dtype and _has_onednn(weight.dtype)
 
 
 def _ours_to_choose(features: Tensor) -> bool:
