@@ -1,12 +1,18 @@
 """Training steps of three stages: clips per second, and against the step written the usual way.
 
 The usual way: the same parameters, batch, losses and optimiser, but features from HDF5 in float32, every operation
-eager and in float32, maps with the channels first (see usual.py), and parameters averaged one by one into the teacher.
+eager and in float32, maps with the channels first (see usual.py), parameters averaged one by one into the teacher, and
+memory handled as the C library does by itself.
 All ways give the same loss; the ratio is that of whole steps.
 """
 
 import argparse
+import atexit
+import contextlib
 import copy
+import functools
+import multiprocessing
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -26,7 +32,8 @@ from sedflow.optimization import build_optimizer
 from sedflow.systems import read_system
 
 STORED = 128
-PRECISIONS = {"32": "float32", "bf16": "bfloat16", "usual": "float32"}
+WAYS = {"sedflow, float32": "32", "sedflow, bfloat16": "bf16", "the usual way": "usual"}
+SPAWN = multiprocessing.get_context("spawn")
 KINDS = {"real_strong": "strong", "synthetic_strong": "strong", "weak": "weak", "unlabeled": "none"}
 
 
@@ -105,54 +112,85 @@ class Run:
         return float(loss.detach())
 
 
-def frozen(folder):
-    """A step of esc10's frozen stage, features read from disk."""
+def frozen(precision):
+    """A step of esc10's frozen stage, features read from disk; clips in a batch."""
     detector, stage = page_stage("esc10", "frozen")
     classes, frames, size = 7, 250, sum(stage["sources"].values())
-    dim = build_detector(detector, classes).encoders["mobilenet"].dim
+    run = Run(detector, stage, classes, precision)
     rng = np.random.default_rng(0)
-    embeddings = rng.normal(size=(STORED, frames, dim)).astype(np.float16)
+    embeddings = rng.normal(size=(STORED, frames, run.student.encoders["mobilenet"].dim)).astype(np.float16)
     clips = [Clip(f"{k:05d}", "", 10.0, "", "weak") for k in range(STORED)]
-    write_shard(folder / "weak-0.npy", clips, embeddings, 25.0)
-    with h5py.File(folder / "features.h5", "w") as file:
-        file.create_dataset("features", data=embeddings.astype(np.float32))
-    cache = Cache([folder / "weak-0.npy"])
     chosen = rng.choice(STORED, size, replace=False)
+    folder = Path(tempfile.mkdtemp(prefix="sedflow-bench-"))
+    atexit.register(shutil.rmtree, folder)
+    if precision == "usual":
+        with h5py.File(folder / "features.h5", "w") as file:
+            file.create_dataset("features", data=embeddings.astype(np.float32))
+    else:
+        write_shard(folder / "weak-0.npy", clips, embeddings, 25.0)
+        cache = Cache([folder / "weak-0.npy"])
 
-    def stored():
-        return torch.from_numpy(cache.read([clips[k].id for k in chosen]))
-
-    def stored_usually():
+    def read():
+        if precision != "usual":
+            return cache.read([clips[k].id for k in chosen])
         with h5py.File(folder / "features.h5") as file:
-            return torch.from_numpy(np.stack([file["features"][k] for k in chosen]))
+            return np.stack([file["features"][k] for k in chosen])
 
-    def batch(read):
-        return batch_of(stage, None, {"mobilenet": read()}, frames, classes)
-
-    runs = {precision: Run(detector, stage, classes, precision) for precision in PRECISIONS}
-    return {
-        precision: lambda run=run, read=stored_usually if precision == "usual" else stored: run(batch(read))
-        for precision, run in runs.items()
-    }, size
+    return lambda: run(batch_of(stage, None, {"mobilenet": torch.from_numpy(read())}, frames, classes))
 
 
-def finetune(page, divisor, classes):
+def finetune(precision, page, divisor, classes):
     """A step of a fine-tuning stage, from waveforms."""
     detector, stage = page_stage(page, "finetune", divisor)
-    size = sum(stage["sources"].values())
-    runs = {precision: Run(detector, stage, classes, precision) for precision in PRECISIONS}
-    student = runs["32"].student
-    frames = student.grid.frames(10.0)
-    waveform = 0.01 * torch.randn(size, 10 * student.sample_rate, generator=torch.Generator().manual_seed(0))
-    batch = batch_of(stage, waveform, {}, frames, classes)
-    return {precision: lambda run=run: run(batch) for precision, run in runs.items()}, size
+    run = Run(detector, stage, classes, precision)
+    shape = sum(stage["sources"].values()), 10 * run.student.sample_rate
+    waveform = 0.01 * torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    batch = batch_of(stage, waveform, {}, run.student.grid.frames(10.0), classes)
+    return lambda: run(batch)
 
 
-def section(title, ways, size):
+STAGES = {
+    "frozen": ("esc10, frozen stage, from the cache", 32, frozen),
+    "mobilenet": ("esc10, fine-tuning mn04", 16, functools.partial(finetune, page="esc10", divisor=1, classes=7)),
+    "atst": (
+        "atst_sed, fine-tuning ATST-Frame base",
+        6,
+        functools.partial(finetune, page="atst_sed", divisor=24, classes=10),
+    ),
+}
+
+
+class Worker:
+    """One way of taking steps in a process of its own: how memory is handled is a process' choice."""
+
+    def __init__(self, stage, precision):
+        self.pipe, theirs = SPAWN.Pipe()
+        self.process = SPAWN.Process(target=take_steps, args=(theirs, stage, precision), daemon=True)
+        self.process.start()
+
+    def __call__(self):
+        """One step; returns its loss."""
+        self.pipe.send(None)
+        return self.pipe.recv()
+
+
+def take_steps(pipe, stage, precision):
+    """Take a step each time somebody asks."""
+    if precision != "usual":
+        keep_pages()  # as `sedflow train` does
+    step = STAGES[stage][2](precision)
+    with contextlib.suppress(EOFError):
+        while True:
+            pipe.recv()
+            pipe.send(step())
+
+
+def section(stage):
     """One stage's tables: ours in float32 and in bfloat16, each against the usual way."""
-    named = {f"sedflow, {name}": ways[precision] for precision, name in PRECISIONS.items() if precision != "usual"}
-    ours, half, usual = common.compare(named | {"the usual way": ways["usual"]}, close, items=size)
-    return [f"## {title}", common.table([ours, usual], "clips"), common.table([half, usual], "clips")]
+    title, clips, _ = STAGES[stage]
+    ways = {name: Worker(stage, precision) for name, precision in WAYS.items()}
+    ours, half, usual = common.compare(ways, close, items=clips)
+    return [f"## {title}, {clips} clips", common.table([ours, usual], "clips"), common.table([half, usual], "clips")]
 
 
 def close(one, other):
@@ -160,27 +198,17 @@ def close(one, other):
     return abs(one - other) <= 1e-2 * abs(one)
 
 
-STAGES = {
-    "frozen": ("esc10, frozen stage, from the cache, 32 clips", frozen),
-    "mobilenet": ("esc10, fine-tuning mn04, 16 clips", lambda _: finetune("esc10", 1, 7)),
-    "atst": ("atst_sed, fine-tuning ATST-Frame base, 6 clips", lambda _: finetune("atst_sed", 24, 10)),
-}
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=STAGES, default=list(STAGES))
     arguments = parser.parse_args()
-    keep_pages()  # as `sedflow train` does; it is the whole process's, the usual way's too
     sections = [
         "One step: student forward and backward, teacher forward, both losses, update, moving average. No dropout and "
-        "no augmentation, so that every way gives the same loss.",
+        "no augmentation, so that every way gives the same loss. Each way runs in a process of its own.",
         common.surroundings("torch", "numpy", "h5py"),
     ]
-    for name in arguments.only:
-        title, stage = STAGES[name]
-        with tempfile.TemporaryDirectory() as folder:
-            sections += section(title, *stage(Path(folder)))
+    for stage in arguments.only:
+        sections += section(stage)
     common.write("training", "Training steps", sections)
 
 
