@@ -262,6 +262,14 @@ def psds(
     return {name: psds_counting.psds_of(rocs[name], wanted[name])[0] for name in which}
 
 
+def segment_mpauc(
+    scores: Mapping[str, Scores], truth: Mapping[str, Iterable[Event]], durations: Mapping[str, float]
+) -> float:
+    """Mean over classes of ``segment_mpauc_max_fpr_0.1`` alone, for validations; 0 where no class has it."""
+    told = evaluate(scores, truth, durations, Rules(parts=("segment",), best=False))
+    return told.get(f"segment_mpauc_max_fpr_{MAX_FPR:g}", {}).get("mean") or 0.0
+
+
 def psd_roc(
     scores: Mapping[str, Scores],
     truth: Mapping[str, Iterable[Event]],

@@ -18,6 +18,7 @@ from sedflow.dataset import Batch, ClipSet, Inputs
 from sedflow.detector import Detector
 from sedflow.inference import WindowScores
 from sedflow.loading import Parts, Share, TrainingBatches, loader, move, sources_beneath
+from sedflow.monitor import clip_errors, monitored
 from sedflow.optimization import build_optimizer, learning_rate_factor, ramp, teacher_decay, update_teacher
 from sedflow.pooling import Prediction
 from sedflow.sampling import stable_number
@@ -50,7 +51,7 @@ class Learner(lightning.LightningModule):
     student : Detector
     stage : dict    see `sedflow.params.Stage`
     clips : ClipSet    clips of all sources and of validation
-    judge : callable    validation scores → metrics, ``monitor`` among them: the larger, the better
+    judge : callable    validation scores → metrics, those that the stage monitors among them
     seed : int
     teacher : Detector, optional    where the teacher starts; a copy of the student if unset
     """
@@ -72,8 +73,8 @@ class Learner(lightning.LightningModule):
                 raise plugins.SettingsError(f"{label}: its checkpoint has the classes {loss.labels}, this page others")
         self.augmentations = [build_augmentation(spec) for spec in stage["augment"]]
         between_validations = stage["validate_every"] * stage["accumulate"]
-        beneath = sources_beneath(stage["augment"], clips)
-        self.batches = TrainingBatches(clips, stage["sources"], seed, stage["sampling"], between_validations, beneath)
+        drawn = (stage["sampling"], between_validations, sources_beneath(stage["augment"], clips), stage["epoch_clips"])
+        self.batches = TrainingBatches(clips, stage["sources"], seed, *drawn)
         self.history: list[dict] = []
         self._running: dict[str, list[float]] = {}
         self.scaler = None
@@ -221,14 +222,15 @@ class Learner(lightning.LightningModule):
         weights = [p for p in self.student.parameters() if p.requires_grad]
         if not bool(nn.utils.get_total_norm(weights).isfinite()):
             self._stop("the weights are not finite", *self._last)
-        self._collected = {
-            name: WindowScores(network.grid, self.clips.classes) for name, network in self.networks.items()
-        }
+        self._collected = {name: WindowScores(net.grid, self.clips.classes) for name, net in self.networks.items()}
+        self._errors: dict[str, dict[str, float]] = {name: {} for name in self.networks}
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Score validation clips with both networks."""
         for name, network in self.networks.items():
-            strong = self._predict(network, batch.inputs, batch).strong.cpu().numpy()
+            prediction = self._predict(network, batch.inputs, batch)
+            self._errors[name] |= zip(batch.clips, clip_errors(prediction.strong_logits, batch), strict=True)
+            strong = prediction.strong.cpu().numpy()
             for clip, values in zip(batch.clips, strong, strict=True):
                 self._collected[name].add(clip, self.clips.clips[clip].seconds, 0, values)
 
@@ -238,12 +240,13 @@ class Learner(lightning.LightningModule):
         row |= {key: self._over_processes(float(np.mean(values))) for key, values in sorted(self._running.items())}
         row |= {f"lr/{group['name']}": group["lr"] for group in self.optimizers().param_groups[:1]}
         self._running = {}
-        monitors = []
+        metrics = {}
         for name, collected in self._collected.items():
-            metrics = self.judge(self._joined(collected.scores()))
-            monitors.append(metrics["monitor"])
-            row |= {f"validation/{name}/{key}": value for key, value in metrics.items() if key != "monitor"}
-        row["validation/monitor"] = max(monitors)
+            errors = list(self._joined(self._errors[name]).values())
+            metrics[name] = self.judge(self._joined(collected.scores())) | {"bce": float(np.mean(errors))}
+            row |= {f"validation/{name}/{key}": value for key, value in metrics[name].items()}
+            metrics[name]["step"] = self.global_step
+        row["validation/monitor"] = monitored(self.stage["monitor"], metrics)
         self.history.append(row)
         self.log_dict({key: value for key, value in row.items() if key.startswith("validation/")}, batch_size=1)
         self.log("monitor", row["validation/monitor"], prog_bar=True, batch_size=1)
@@ -254,8 +257,8 @@ class Learner(lightning.LightningModule):
             return value
         return float(self.all_gather(torch.tensor(value, dtype=torch.float64, device=self.device)).mean())
 
-    def _joined(self, scores: dict[str, Scores]) -> dict[str, Scores]:
-        """Scores of all processes, in order of clip."""
+    def _joined(self, scores: dict) -> dict:
+        """What all processes know of their clips, in order of clip."""
         if self.trainer.world_size == 1:
             return scores
         parts: list = [None] * self.trainer.world_size

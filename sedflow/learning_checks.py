@@ -36,6 +36,8 @@ def check_learning(system: System, stage: Stage, kinds: Kinds, at: str) -> None:
         check_loss_rows(system, loss, stage, kinds, f"{at}.losses")
     _check_augment(system, stage, kinds, f"{at}.augment")
     _check_listener(stage, at)
+    if stage.monitor.network == "teacher" and stage.teacher is None:
+        raise SettingsError(f"{at}.monitor.network: this stage trains no teacher; let the student decide")
     for source, share in stage.sources.items():
         if share % stage.processes:
             raise SettingsError(

@@ -40,7 +40,8 @@ class TrainingBatches(torch.utils.data.Dataset):
     shares : mapping    source → clips per batch; what is 0 is not even looked at
     seed : int
     sampling : mapping, optional    source → "uniform" (default) or "balanced", see `sedflow.sampling`
-    round_batches : int, optional    batches between two validations: the length of a balanced round
+    round_batches : int, optional    batches between two validations: the length of a balanced round, if unset in
+    epoch_clips : mapping, optional    source → clips of a round
     beneath : collection of str    sources each of whose clips comes with another one
     """
 
@@ -52,6 +53,7 @@ class TrainingBatches(torch.utils.data.Dataset):
         sampling: Mapping[str, str] | None = None,
         round_batches: int | None = None,
         beneath=(),
+        epoch_clips: Mapping[str, int] | None = None,
     ):
         self.clips, self.seed, self.beneath = clips, seed, frozenset(beneath)
         self.shares = {source: share for source, share in shares.items() if share}
@@ -62,7 +64,8 @@ class TrainingBatches(torch.utils.data.Dataset):
         for source, share in self.shares.items():
             balanced = (sampling or {}).get(source) == "balanced"
             weights = clips.balanced_weights(source) if balanced else None
-            round_clips = round_batches and round_batches * share
+            between = round_batches * share if balanced and round_batches else None
+            round_clips = (epoch_clips or {}).get(source, between)
             self.draws[source] = Draws(self.pools[source], seed, source, weights, round_clips)
 
     def rows(self, step: int) -> list[Row]:

@@ -54,13 +54,15 @@ def build_optimizer(detector: Detector, optimizer: dict) -> torch.optim.Optimize
 def learning_rate_factor(step: int, steps: int, optimizer: dict) -> float:
     """Share of the peak learning rate at optimiser step ``step`` (0 is the first) of ``steps``.
 
-    Warm-up is linear, or exponential as `ramp`. Then the rate stays ("constant"), falls along half a cosine to
-    ``floor`` at the last step ("cosine"), or stays until ``constant_steps`` and falls along a quarter of a cosine, no
-    lower than ``floor`` ("constant_then_cosine").
+    Warm-up is linear, or exponential as `ramp`; it may be longer than the training. Then the rate stays ("constant"),
+    falls along half a cosine to ``floor`` at the last step ("cosine"), or stays until ``constant_steps`` and falls
+    along a quarter of a cosine, no lower than ``floor`` ("constant_then_cosine"). Without a floor half a cosine ends
+    one step behind the last: a step at rate 0 would be none.
 
     Source
     ------
-    ATST-SED 7ebf531 train/local/scheduler.py; DESED_task, baseline of 2024. Their steps count from 1.
+    ATST-SED 7ebf531 train/local/scheduler.py; DESED_task, baseline of 2024. Their steps count from 1. Without a floor:
+    EfficientSED and CP-JKU, whose steps count from 0.
     """
     number, warmup = step + 1, optimizer["warmup_steps"]
     if number < warmup:
@@ -70,7 +72,8 @@ def learning_rate_factor(step: int, steps: int, optimizer: dict) -> float:
     floor = optimizer["floor"]
     late = optimizer["schedule"] == "constant_then_cosine"
     begin = max(warmup, optimizer["constant_steps"]) if late else warmup
-    progress = min(1.0, max(0.0, (number - begin) / max(1, steps - begin)))
+    done = number if late or floor else step
+    progress = min(1.0, max(0.0, (done - begin) / max(1, steps - begin)))
     if late:
         return max(floor, math.cos(0.5 * math.pi * progress))
     return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * progress))

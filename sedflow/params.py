@@ -115,6 +115,15 @@ class Teacher(Settings):
     mode: Literal["train", "eval"] = pydantic.Field("train", description="dropout and batch statistics of the teacher")
 
 
+class Monitor(Settings):
+    """What decides, at validations, which weights are kept: the mean of some metrics of a network."""
+
+    network: Literal["student", "teacher", "either"] = pydantic.Field("either", description="either: the better one")
+    metrics: list[Literal["psds1", "psds2", "psds1_macro", "segment_mpauc", "bce", "step"]] = pydantic.Field(
+        ["psds1", "psds2"], min_length=1, description="bce, the loss of frames: the smaller; step: the last weights"
+    )
+
+
 class Stage(Settings):
     """One training run."""
 
@@ -131,6 +140,7 @@ class Stage(Settings):
     steps: int = pydantic.Field(gt=0, description="optimiser steps")
     validate_every: int = pydantic.Field(gt=0, description="optimiser steps between validations")
     keep_top: int = pydantic.Field(1, ge=1)
+    monitor: Monitor = Monitor()
     precision: Literal["32", "bf16", "fp16"] = "32"
     accumulate: int = pydantic.Field(1, ge=1, description="batches per optimiser step")
     processes: int = pydantic.Field(
@@ -138,6 +148,9 @@ class Stage(Settings):
     )
     sampling: dict[str, Literal["uniform", "balanced"]] = pydantic.Field(
         {}, description="by source; balanced: clips with rare classes come more often"
+    )
+    epoch_clips: dict[str, Annotated[int, pydantic.Field(ge=1)]] = pydantic.Field(
+        {}, description="by source: how many clips are drawn before one may come again; all of them if unset"
     )
     random_crops: bool = pydantic.Field(
         False, description="clips longer than clip_seconds give another part of them each time; false: they are refused"

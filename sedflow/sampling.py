@@ -1,7 +1,8 @@
 """Which clips make up batch number k: a pure function of (seed, source, k), whatever happened before.
 
-A source's clips come in rounds, and within a round no clip comes twice. A uniform round is a shuffle of all clips. A
-balanced round is a weighted draw without replacement of as many clips as the stage reads between two validations.
+A source's clips come in rounds, and within a round no clip comes twice. A uniform round is a shuffle of all clips, or
+of as many as the page says. A balanced round is a weighted draw without replacement of as many clips as the page says,
+or as the stage reads between two validations.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ class Draws:
     seed : int
     source : str    sources draw independently
     weights : (clips,), optional    chances of a balanced draw; clips of weight 0 come last
-    round_clips : int, optional    length of a balanced round; at most, and by default, all clips
+    round_clips : int, optional    length of a round; at most, and by default, all clips
     """
 
     def __init__(
@@ -44,14 +45,12 @@ class Draws:
     ):
         self.pool, self.weights = pool, weights
         self._entropy = [seed, stable_number(source)]
-        self.round_clips = len(pool)
-        if weights is not None:
-            self.round_clips = min(len(pool), round_clips or len(pool))
-            if self.round_clips > 0.5 * len(pool):
-                log.warning(
-                    "%s: a round draws %d of %d clips, so balancing hardly changes which ones; validate more often",
-                    source, self.round_clips, len(pool),
-                )  # fmt: skip
+        self.round_clips = min(len(pool), round_clips or len(pool))
+        if weights is not None and self.round_clips > 0.5 * len(pool):
+            log.warning(
+                "%s: a round draws %d of %d clips, so balancing hardly changes which ones; set fewer `epoch_clips`",
+                source, self.round_clips, len(pool),
+            )  # fmt: skip
         self._round: tuple[int, np.ndarray] | None = None  # the last one, so that it is not drawn for every clip
 
     def __getitem__(self, position: int) -> str:
@@ -63,7 +62,7 @@ class Draws:
     def _order(self, number: int) -> np.ndarray:
         rng = np.random.default_rng([*self._entropy, number])
         if self.weights is None:
-            return rng.permutation(len(self.pool))
+            return rng.permutation(len(self.pool))[: self.round_clips]
         # the order of Gumbel keys is that of draws without replacement, one after the other (Efraimidis & Spirakis)
         with np.errstate(divide="ignore"):
             keys = np.log(self.weights) + rng.gumbel(size=len(self.pool))

@@ -187,10 +187,7 @@ def _check_parts(stage: Stage, encoders: list[str], at: str) -> None:
 
 
 def _check_schedule(stage: Stage, at: str) -> None:
-    """Warm-up and validation fit into the steps there are."""
-    warmup = stage.optimizer.warmup_steps
-    if warmup >= stage.steps:
-        raise SettingsError(f"{at}.optimizer.warmup_steps: {warmup} of {stage.steps} steps leave nothing to train")
+    """Schedule and validation fit into the steps there are; a warm-up may be longer, as published ones are."""
     if stage.optimizer.constant_steps >= stage.steps:
         raise SettingsError(
             f"{at}.optimizer.constant_steps: {stage.optimizer.constant_steps} of {stage.steps} steps leave none to "
@@ -206,9 +203,11 @@ def _check_sources(system: System, stage: Stage, kinds: dict[str, str], at: str)
     offered = _offered(system)
     for source in stage.sources:
         _check_source(source, offered | {PSEUDO} if stage.pseudo_labels else offered, f"{at}.sources")
+    for key in ("sampling", "epoch_clips"):
+        for source in getattr(stage, key):
+            if source not in stage.sources:
+                raise SettingsError(f"{at}.{key}: {source!r} is no source here{nearest(source, stage.sources)}")
     for source, how in stage.sampling.items():
-        if source not in stage.sources:
-            raise SettingsError(f"{at}.sampling: {source!r} is no source here{nearest(source, stage.sources)}")
         if how == "balanced" and kinds.get(source, "none") == "none":
             raise SettingsError(f"{at}.sampling: {source!r} has no labels that could be balanced; set it to uniform")
 

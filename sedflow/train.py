@@ -63,7 +63,7 @@ def train(  # noqa: PLR0913 (one rule's inputs)
     lightning.seed_everything(seed, workers=True, verbose=False)
     clips = read_clip_set(settings, manifests, features, pseudo_labels, root)
     student, teacher = build_networks(settings, len(clips.classes), weights, start_from)
-    judge = validation_judge(clips)
+    judge = validation_judge(clips, stage["monitor"]["metrics"])
     learner = Learner(student, stage, clips, judge, seed, teacher)
     trainer = build_trainer(stage, work)
     last = work / LAST
@@ -135,8 +135,8 @@ def build_networks(settings: dict, classes: int, weights: dict, start_from) -> t
     return student, teacher
 
 
-def validation_judge(clips: ClipSet) -> Judge:
-    """Validation scores → PSDS1, PSDS2 and their mean, which decides what checkpoint is kept.
+def validation_judge(clips: ClipSet, wanted=()) -> Judge:
+    """Validation scores → PSDS1 and PSDS2, and what else is wanted of ``psds1_macro`` and ``segment_mpauc``.
 
     Clips whose labels speak of different classes are judged apart, since a class that nobody labelled is no false
     alarm; the metrics are the means over these parts. Of soft labels counts what is surer than not.
@@ -144,6 +144,7 @@ def validation_judge(clips: ClipSet) -> Judge:
     from sedflow import evaluation
     from sedflow.recordings import sounding
 
+    which = [name for name in evaluation.CRITERIA if name in {"psds1", "psds2", *wanted}]
     parts: dict[bytes, list[str]] = {}
     for clip in clips.of_source("validation"):
         parts.setdefault(clips.known[clip].tobytes() if clip in clips.known else b"", []).append(clip)
@@ -153,9 +154,10 @@ def validation_judge(clips: ClipSet) -> Judge:
         for ids in parts.values():
             truth = {clip: sounding(clips.strong.get(clip, [])) for clip in ids}
             durations = {clip: clips.clips[clip].seconds for clip in ids}
-            judged.append(evaluation.psds({clip: scores[clip] for clip in ids}, truth, durations))
-        metrics = {name: sum(part[name] for part in judged) / len(judged) for name in judged[0]}
-        return {**metrics, "monitor": (metrics["psds1"] + metrics["psds2"]) / 2}
+            judged.append(evaluation.psds({clip: scores[clip] for clip in ids}, truth, durations, which))
+            if "segment_mpauc" in wanted:
+                judged[-1]["segment_mpauc"] = evaluation.segment_mpauc(scores, truth, durations)
+        return {name: sum(part[name] for part in judged) / len(judged) for name in judged[0]}
 
     return judge
 

@@ -160,7 +160,7 @@ def test_validation_does_not_count_classes_that_a_corpus_does_not_label(two_corp
     heard = {clip: Scores(values, np.arange(21) / 10, list(tables.classes)) for clip in clips.of_source("validation")}
     heard["validation-1"] = Scores(np.full((20, 4), 0.5, np.float32), np.arange(21) / 10, list(tables.classes))
     metrics = validation_judge(clips)(heard)
-    assert metrics["psds1"] == metrics["monitor"] == 1.0
+    assert metrics["psds1"] == metrics["psds2"] == 1.0
     clips.known = {}  # if homes knew of cars, those there would be false alarms
     assert validation_judge(clips)(heard)["psds1"] < 0.6
 
@@ -297,6 +297,21 @@ def test_balanced_draws_prefer_the_rare_and_never_repeat_within_a_round():
     rng = np.random.default_rng(0)
     told = [np.sum(rng.choice(100, 10, replace=False, p=weights / weights.sum()) >= 90) for _ in range(3000)]
     assert heavy == pytest.approx(np.mean(told), abs=0.3)  # 1 of 10 without balancing
+
+
+def test_the_clips_of_an_epoch_are_a_setting_however_often_there_is_validation(two_corpora, tmp_path):
+    clips = clip_set(tmp_path, read_manifests(*two_corpora), ["weak", "real_strong"])
+    clips.of_source = lambda source: [f"{source}-{k}" for k in range(50)]
+    clips.balanced_weights, clips.starts = lambda source: np.array([1e6] * 4 + [1.0] * 46), lambda clip: 1
+    shares, sampling = {"weak": 2, "real_strong": 2}, {"real_strong": "balanced"}
+    for between, epoch in ((500, {"weak": 10, "real_strong": 4}), (2, {"weak": 10})):
+        batches = TrainingBatches(clips, shares, 1, sampling, between, epoch_clips=epoch)
+        drawn = [row.clip for step in range(200) for row in batches.rows(step)]
+        rare = [clip for clip in drawn if clip.startswith("real")]
+        assert {int(clip.split("-")[1]) for clip in rare} == {0, 1, 2, 3}
+        weak = [clip for clip in drawn if clip.startswith("weak")]
+        rounds = [weak[start : start + 10] for start in range(0, 400, 10)]
+        assert all(len(set(drawn)) == 10 for drawn in rounds) and len(set(map(frozenset, rounds))) > 30
 
 
 def test_draws_are_a_function_of_seed_source_and_position():

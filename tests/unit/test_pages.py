@@ -169,3 +169,48 @@ def test_variants_of_the_comparison_say_what_was_published():
         shown = [variant for group in system.comparison.groups.values() for variant in group]
         told = [variant for variant in shown if read_system(name, variant).published]
         assert len(told) >= len(shown) - 1
+
+
+DROPOUT = {"dropout": 0.1, "attention_dropout": 0.1, "dropout_input": 0.1}
+
+
+@pytest.mark.parametrize(
+    ("system", "variant", "name", "rate", "warmup"),
+    [
+        *(("efficient_sed", f"teacher_{encoder}", "strong", 7e-5, 20000) for encoder in ("atst", "beats", "passt")),
+        *(("efficient_sed", encoder, "strong", 1e-4, 20000) for encoder in ("atst", "beats", "passt")),
+        *(("dcase2016_task2", name, "finetune", 1.06e-4, 4000) for name in ("default", "beats", "passt", "fmn10")),
+        *(("dcase2016_task2", name, "finetune", 0.2, 4000) for name in ("atst_frozen", "beats_frozen")),
+    ],
+)
+def test_pretrained_seds_rates_and_warm_ups_are_those_that_its_code_uses(system, variant, name, rate, warmup):
+    page = read_system(system, variant)
+    found = page.stages[name]
+    assert set(found.optimizer.lr.values()) == {rate} and found.optimizer.warmup_steps == warmup
+    for encoder in page.detector.encoders:
+        trained = encoder["name"] == "beats" and not found.freeze
+        assert encoder.get("cfg", {}) == (DROPOUT if trained else {})
+    for mixup in (step for step in found.augment if step["name"] == "mixup"):
+        assert mixup["stronger_first"]  # EfficientSED alone lets a clip be the weaker one
+
+
+def test_efficient_sed_alone_mixes_with_any_share_and_every_epoch_draws_as_many_clips():
+    default = stage("efficient_sed", "default", "strong")
+    assert not any(step.get("stronger_first") for step in default.augment)
+    for variant in ("default", "teacher_atst", "atst", "fmn04"):
+        assert stage("efficient_sed", variant, "strong").epoch_clips == {"real_strong": 100_000}
+
+
+@pytest.mark.parametrize(
+    ("system", "name", "network", "metrics"),
+    [
+        ("atst_sed", "frozen", "teacher", ["bce"]),
+        ("atst_sed", "finetune", "teacher", ["psds1", "psds2"]),
+        ("cpjku_dcase24", "finetune_2", "student", ["segment_mpauc", "psds1"]),
+        ("efficient_sed", "strong", "either", ["psds1_macro"]),
+        ("dcase2016_task2", "finetune", "either", ["step"]),
+    ],
+)
+def test_weights_are_kept_by_what_the_papers_keep_theirs_by(system, name, network, metrics):
+    monitor = stage(system, "default", name).monitor
+    assert (monitor.network, monitor.metrics) == (network, metrics)

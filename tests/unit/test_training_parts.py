@@ -154,6 +154,11 @@ def test_published_schedule_values():
     assert learning_rate_factor(1000, 7250, stage2) == pytest.approx(0.97709, abs=1e-4)
     assert learning_rate_factor(3770, 7250, stage2) == pytest.approx(0.55, abs=1e-3)
     assert learning_rate_factor(7250, 7250, stage2) == pytest.approx(0.1)
+    # EfficientSED and CP-JKU, cpjku_efficient.md 4.3: half a cosine over steps 0 … 46919 behind 20 000 of warm-up
+    efficient = {"warmup_steps": 20000, "warmup": "linear", "schedule": "cosine", "floor": 0.0}
+    told = [0.5 * (1 + math.cos(math.pi * (step - 20000) / 26920)) for step in (20000, 30000, 46919)]
+    assert [learning_rate_factor(step, 46920, efficient) for step in (20000, 30000, 46919)] == pytest.approx(told)
+    assert told[-1] > 0 and learning_rate_factor(11729, 11730, efficient) == pytest.approx(0.5865)
     linear = {"warmup_steps": 10, "warmup": "linear", "schedule": "constant", "floor": 0.0}
     assert [learning_rate_factor(k, 100, linear) for k in (0, 4, 9, 50)] == pytest.approx([0.1, 0.5, 1, 1])
 
