@@ -2,11 +2,11 @@
 
 import pytest
 import torch
+from test_learner import batch_of, learner_of
 
 from sedflow.learner import Learner
 from sedflow.monitor import clip_errors, monitored
 from sedflow.params import Monitor
-from tests.unit.test_learner import batch_of, learner_of
 
 METRICS = {
     "student": {"psds1": 0.3, "psds2": 0.5, "bce": 0.2, "step": 40},
@@ -46,7 +46,9 @@ def test_the_monitor_of_a_stage_reaches_the_learning_curve(monkeypatch, metric):
     monkeypatch.setattr(Learner, "global_step", 7)
     learner.judge = lambda scores: {"psds1": 0.0, "psds2": 0.0}
     learner._over_processes, learner._joined = lambda value: value, lambda of_clips: of_clips
-    learner.optimizers = lambda: torch.optim.SGD([{"params": [torch.nn.Parameter(torch.zeros(1))], "name": "head"}], 0.1)
+    learner.optimizers = lambda: torch.optim.SGD(
+        [{"params": [torch.nn.Parameter(torch.zeros(1))], "name": "head"}], 0.1
+    )
     batch = batch_of()
     for clip in batch.clips:
         learner.clips.clips[clip] = next(iter(learner.clips.clips.values()))
