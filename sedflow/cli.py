@@ -136,7 +136,9 @@ def convert(
     classes: Annotated[
         Path | None, typer.Option(help="names of the classes, one per line, in the file's order")
     ] = None,
-    settings: Annotated[dict | None, typer.Option(parser=settings_with(), help='of the encoder: {"heads": 6}')] = None,
+    settings: Annotated[
+        dict | None, typer.Option(parser=settings_with(), help='what tensors do not tell: {"heads": 4, "pooling": …}')
+    ] = None,
 ):
     """Write an official checkpoint as safetensors with a specification: a detector, or an encoder for `weights:`."""
     from sedflow.convert import convert

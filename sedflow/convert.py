@@ -6,47 +6,100 @@ for ``weights:`` on a page.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import re
+from collections.abc import Iterable
 from pathlib import Path
 
-from sedflow.checkpoints import CPJKU, Contents, identify
+import torch
+
+from sedflow.checkpoints import CPJKU, STATISTICS, Contents, identify
 from sedflow.detector import Detector, build_encoder
-from sedflow.official import module_tensors
+from sedflow.official import all_tensors, module_tensors
 from sedflow.params import Inference
+from sedflow.plugins import SettingsError
 from sedflow.specification import Specification, save_detectors, save_encoder
-from sedflow.weights import CheckpointError, is_safetensors, load_strict, part_of, read_checkpoint
+from sedflow.weights import CheckpointError, is_safetensors, load_strict, part_of, read_checkpoint, shortened
 
 _CRNN_RATE = 15.625  # frames per second
 _FRAME_RATE = 25.0
+# what a detector reads of a file beside its encoders
+_PARTS = re.compile(r"(^|\.)(seq_model|strong_head|weak_head)\.")
+_CRNN_PARTS = re.compile(r"(^|\.)(rnn\.rnn|dense|dense_softmax|cat_tf)\.")
 # how CP-JKU reads its encoders: BEATs token by token
 _CPJKU_READS = {"cnn": {"scale": "symmetric"}, "beats": {"frame_rate": 49.6}}
 
 
 def convert(path: Path, out: Path, classes: Path | None = None, given: dict | None = None) -> str:
-    """Write a checkpoint as safetensors with its specification, and say what it became.
+    """Write a checkpoint as safetensors with its specification, and say what it became, assumed and left out.
 
     Parameters
     ----------
     path : Path    official checkpoint
     out : Path    ``….safetensors``
     classes : Path, optional    names of the classes, one per line in the order of the file's readings
-    given : dict, optional    settings of the encoder that its tensors do not tell, e.g. ``{"heads": 6}``
+    given : dict, optional
+        What its tensors do not tell: settings of the encoder, and ``pooling`` of a detector, e.g.
+        ``{"heads": 4, "pooling": "attention"}``.
 
     Raises
     ------
-    CheckpointError    unreadable, of no known system, or another number of classes
+    CheckpointError    unreadable, of no known system, another number of classes, or a number of heads nobody knows
     """
-    contents = identify(path)
-    specs = [_as_trained(spec, contents.system, given or {}) for spec in contents.encoders]
-    if "strong" not in contents.classes:
-        encoder = build_encoder(specs[0], path)
-        save_encoder(out, encoder, specs[0], f"{contents.system}, {contents.stage}")
-        return f"an encoder: {specs[0]['name']}"
-    names = _class_names(classes, contents.classes["strong"], path)
-    roles = contents.networks or ["student"]
-    networks = {role: _detector(path, contents, specs, role) for role in roles}
+    contents, given = identify(path), dict(given or {})
+    detects = "strong" in contents.classes
+    pooling = given.pop("pooling", None) if detects else None
+    specs = [_as_trained(spec, contents.system, given) for spec in contents.encoders]
+    for spec in specs:
+        if spec.get("heads", 1) is None:
+            raise CheckpointError(
+                f"{path}: the tensors of {spec['name']} do not tell its number of heads, and no published one is "
+                f"{spec['dim']} wide; say it: --settings '{{\"heads\": 4}}'"
+            )
+    with _naming(path):
+        if not detects:
+            encoder = build_encoder(specs[0])
+            left = encoder.load_official(path, **_of_role(contents.networks[-1:]))
+            save_encoder(out, encoder, specs[0], f"{contents.system}, {contents.stage}")
+            return f"an encoder: {specs[0]['name']}" + _remarks(contents, given, left)
+        names = _class_names(classes, contents.classes["strong"], path)
+        roles = contents.networks or ["student"]
+        read = {role: _detector(path, contents, specs, role, pooling) for role in roles}
+    networks = {role: detector for role, (detector, _) in read.items()}
     save_detectors(out, networks, _specification(contents, specs, networks[roles[0]], names, roles))
-    return f"a detector of {len(names)} classes ({', '.join(roles)})"
+    left = set.intersection(*(set(others) for _, others in read.values()))
+    known = given | ({"pooling": pooling} if pooling else {})
+    return f"a detector of {len(names)} classes ({', '.join(roles)})" + _remarks(contents, known, left)
+
+
+@contextlib.contextmanager
+def _naming(path: Path):
+    """What goes wrong while a network is built and filled names the file and the cure."""
+    try:
+        yield
+    except (ValueError, RuntimeError, LookupError, ArithmeticError) as error:
+        if isinstance(error, SettingsError) or str(path) in str(error) or isinstance(error.__cause__, OSError):
+            raise
+        raise CheckpointError(
+            f"{path}: its tensors make no network of ours ({error}); fetch it again, or say with --settings what "
+            "tensors do not tell"
+        ) from error
+
+
+def _of_role(networks: list[str]) -> dict:
+    return {"network": networks[0]} if networks else {}
+
+
+def _remarks(contents: Contents, given: dict, left: Iterable[str]) -> str:
+    """What was assumed and what was left out, to be read behind what the file became."""
+    assumed = [told for told in contents.assumed if told.partition(":")[0].split()[-1] not in given]
+    layers = {
+        name.removeprefix("state_dict.").rpartition(".")[0] or name for name in left if not name.endswith(STATISTICS)
+    }
+    remarks = [f"assumed {', '.join(assumed)}"] if assumed else []
+    remarks += [f"left out {shortened(layers)}"] if layers else []
+    return "".join(f"; {remark}" for remark in remarks)
 
 
 def _as_trained(spec: dict, system: str, given: dict) -> dict:
@@ -64,7 +117,7 @@ def _class_names(classes: Path | None, count: int, path) -> list[str]:
     return names
 
 
-def _settings(contents: Contents, specs: list[dict], merge_dim: int | None) -> dict:
+def _settings(contents: Contents, specs: list[dict], merge_dim: int | None, pooling: str | None) -> dict:
     """The ``detector`` section of a page."""
     crnn = specs[0]["name"] == "cnn"
     # as fPaSST and BEATs were trained; the tensors do not tell
@@ -73,7 +126,7 @@ def _settings(contents: Contents, specs: list[dict], merge_dim: int | None) -> d
         "encoders": specs,
         "sequence": contents.sequence or {"name": "identity"},
         "frame_rate": _CRNN_RATE if crnn else _FRAME_RATE,
-        "pooling": "attention" if crnn else "mean",
+        "pooling": pooling or ("attention" if crnn else "mean"),
         "dropout": 0.0,
         "merge_dim": merge_dim,
         "merge_norm": False,
@@ -82,7 +135,7 @@ def _settings(contents: Contents, specs: list[dict], merge_dim: int | None) -> d
 
 
 def _specification(contents: Contents, specs, detector: Detector, names: list[str], roles: list[str]) -> Specification:
-    merge_dim = getattr(detector.merge, "out_features", None)
+    merge_dim, pooling = getattr(detector.merge, "out_features", None), detector.pooling.kind
     return Specification(
         system=contents.system,
         stage=contents.stage,
@@ -90,7 +143,7 @@ def _specification(contents: Contents, specs, detector: Detector, names: list[st
         sample_rate=detector.sample_rate,
         frame_rate=detector.grid.frame_rate,
         clip_seconds=10.0,
-        detector=_settings(contents, specs, merge_dim),
+        detector=_settings(contents, specs, merge_dim, pooling),
         inference=Inference().model_dump(),
         networks=roles,
         seed=0,
@@ -98,24 +151,43 @@ def _specification(contents: Contents, specs, detector: Detector, names: list[st
     )
 
 
-def _detector(path: Path, contents: Contents, specs: list[dict], role: str) -> Detector:
-    """One network of the file, whole: nothing is left as it was drawn."""
+def _detector(
+    path: Path, contents: Contents, specs: list[dict], role: str, pooling: str | None
+) -> tuple[Detector, set[str]]:
+    """One network of the file, whole: nothing is left as it was drawn; and the names in the file that it leaves."""
     content = read_checkpoint(path)
-    encoders = {}
+    encoders, left = {}, set(all_tensors(content))
     for spec in specs:
         encoders[spec["name"]] = encoder = build_encoder(spec)
-        encoder.load_official(path, **({"network": role} if contents.networks else {}))
+        left &= set(encoder.load_official(path, **_of_role([role] if contents.networks else [])))
+    parts = _CRNN_PARTS if specs[0]["name"] == "cnn" else _PARTS
+    left = _without_copies({name for name in left if not parts.search(name)}, content)
     if specs[0]["name"] == "cnn":
-        return _crnn(path, content, contents, specs, encoders, role)
-    settings = _settings(contents, specs, None)
+        return _crnn(path, content, contents, specs, encoders, (role, pooling)), left
+    settings = _settings(contents, specs, None, pooling)
     detector = _assembled(encoders, settings, contents.classes["strong"])
     detector.sequence.load_official(part_of(content, "seq_model"))
     load_strict(detector.pooling.strong, part_of(content, "strong_head"), path)
     load_strict(detector.pooling.weak, part_of(content, "weak_head"), path)
-    return detector
+    return detector, left
 
 
-def _crnn(path, content: dict, contents: Contents, specs: list[dict], encoders: dict, role: str) -> Detector:
+def _without_copies(left: set[str], content: dict) -> set[str]:
+    """The names whose tensors stand nowhere else in the file: Lightning files of ATST-SED hold each network twice."""
+    tensors = all_tensors(content)
+    kept = {}
+    for name in tensors.keys() - left:
+        kept.setdefault(name.split(".")[-1], []).append(name)
+
+    def copied(name):
+        same = [other for other in kept.get(name.split(".")[-1], []) if name.endswith(other) or other.endswith(name)]
+        return any(torch.equal(tensors[name], tensors[other]) for other in same)
+
+    return {name for name in left if not copied(name)}
+
+
+def _crnn(path, content: dict, contents: Contents, specs, encoders: dict, of: tuple[str, str | None]) -> Detector:
+    role, pooling = of
     tensors, _ = module_tensors(content, "dense.weight", path, network=role)
     merged = "cat_tf.weight" in tensors
     if merged != (len(specs) > 1):
@@ -124,7 +196,7 @@ def _crnn(path, content: dict, contents: Contents, specs: list[dict], encoders: 
             "detector; train one with the encoder's own weights, with `weights:` on a page"
         )
     merge_dim = tensors["cat_tf.weight"].shape[0] if merged else None
-    detector = _assembled(encoders, _settings(contents, specs, merge_dim), contents.classes["strong"])
+    detector = _assembled(encoders, _settings(contents, specs, merge_dim, pooling), contents.classes["strong"])
     recurrent = {name.removeprefix("rnn.rnn."): t for name, t in tensors.items() if name.startswith("rnn.rnn.")}
     detector.sequence.load_official(recurrent)
     parts = {"dense": detector.pooling.strong, "dense_softmax": detector.pooling.weak}

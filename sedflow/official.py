@@ -41,18 +41,18 @@ def module_tensors(
     ------
     CheckpointError    no such module, or several and none is the one asked for
     """
-    named = dict(_flat(content))
+    named = all_tensors(content)
     prefixes = [name.removesuffix(anchor) for name in named if name == anchor or name.endswith("." + anchor)]
     prefixes = [prefix for prefix in prefixes if not prefix.endswith(without)] if without else prefixes
-    ours = [prefix for prefix in prefixes if _role(prefix) in (network, None)]
+    ours = [prefix for prefix in prefixes if role_of(prefix) in (network, None)]
     if not ours:
         kind = f"no {network} in it, only " + ", ".join(prefixes) if prefixes else f"no tensor {anchor} in it"
         raise CheckpointError(f"{path}: {kind}; is it another encoder's file?")
-    ours.sort(key=lambda prefix: (_role(prefix) != network, len(prefix)))
+    ours.sort(key=lambda prefix: (role_of(prefix) != network, len(prefix)))
     first = ours[0]
     for other in ours[1:]:
         # Lightning files of ATST-SED hold each network twice
-        if _role(other) == _role(first) and not torch.equal(named[first + anchor], named[other + anchor]):
+        if role_of(other) == role_of(first) and not torch.equal(named[first + anchor], named[other + anchor]):
             raise CheckpointError(
                 f"{path}: {first!r} and {other!r} are different weights; keep one of them in the file"
             )
@@ -74,7 +74,7 @@ def projection_tensors(
         Their names in the file.
     """
     drawn, anchor = drawn_projection(encoder), f"{_PROJECTION}.weight"
-    names = [name for name, _ in _flat(content)]
+    names = list(all_tensors(content))
     if not drawn or not any(name == anchor or name.endswith("." + anchor) for name in names):
         return drawn, []
     beside, others = module_tensors(content, anchor, path, network=network)
@@ -83,8 +83,12 @@ def projection_tensors(
     return {name.replace(_PROJECTION, "projection"): tensor for name, tensor in own.items()}, taken
 
 
-def _flat(content: dict, prefix: str = "") -> Iterator[tuple[str, torch.Tensor]]:
+def all_tensors(content: dict) -> dict[str, torch.Tensor]:
     """Tensors by their full names; settings and the like are passed over."""
+    return dict(_flat(content))
+
+
+def _flat(content: dict, prefix: str = "") -> Iterator[tuple[str, torch.Tensor]]:
     for name, value in content.items():
         if isinstance(value, torch.Tensor):
             yield f"{prefix}{name}", value
@@ -92,7 +96,7 @@ def _flat(content: dict, prefix: str = "") -> Iterator[tuple[str, torch.Tensor]]
             yield from _flat(value, f"{prefix}{name}.")
 
 
-def _role(prefix: str) -> str | None:
+def role_of(prefix: str) -> str | None:
     """Whose weights they are: "sed_teacher.", "model.teacher.encoder." … → "teacher"."""
     for part in prefix.split("."):
         if part.removeprefix("sed_") in ("student", "teacher"):

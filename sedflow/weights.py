@@ -80,7 +80,7 @@ def _diagnosis(path: Path) -> str:
     members = archived(path)
     if wanted := called_by(path):
         return (
-            f"reading it would run {_shortened(wanted)}, which weights do not need, so it was not read; take the file "
+            f"reading it would run {shortened(wanted)}, which weights do not need, so it was not read; take the file "
             "from its official source, or, where you trust it, read it with torch.load(…, weights_only=False) and save "
             "its tensors alone: the state_dict() of a module, the entry state_dict of a training checkpoint"
         )
@@ -150,7 +150,7 @@ def load_strict(module: nn.Module, tensors: dict[str, torch.Tensor], path: str |
     }
     if any(faults.values()):
         lines = [f"{path}: the weights do not fit {type(module).__name__}; is it another size or another encoder's?"]
-        lines += [f"  {len(names)} {fault}: {_shortened(names)}" for fault, names in faults.items() if names]
+        lines += [f"  {len(names)} {fault}: {shortened(names)}" for fault, names in faults.items() if names]
         raise CheckpointError("\n".join(lines))
     module.load_state_dict(tensors)
 
@@ -159,6 +159,7 @@ def _shape(value) -> tuple | str:
     return tuple(value.shape) if isinstance(value, torch.Tensor) else type(value).__name__
 
 
-def _shortened(names: set[str] | list[str]) -> str:
+def shortened(names: set[str] | list[str]) -> str:
+    """Names in their order, the first eight of a long list."""
     more = f" … and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
     return ", ".join(sorted(names)[:_LISTED]) + more

@@ -199,10 +199,14 @@ class BEATs(nn.Module):
         content = read_checkpoint(path)
         tensors, others = module_tensors(content, "patch_embedding.weight", path, network=network)
         self._check_configuration(content.get("cfg") or {}, path)
-        predictor = [tensors.pop(f"predictor.{part}", None) for part in ("weight", "bias")]
+        predictor = {name: tensors.pop(name) for name in sorted(tensors) if name.startswith("predictor.")}
+        if predictor:
+            _check_predictor(predictor, self.dim, path)
         load_strict(self, _our_tensors(tensors, path), path)
-        self.predictor_weight, self.predictor_bias = predictor
-        return others + ["predictor.weight", "predictor.bias"] * (predictor[0] is not None)
+        like = self.embedding.post_extract_proj.weight
+        for part in ("weight", "bias"):
+            setattr(self, f"predictor_{part}", predictor[f"predictor.{part}"].to(like) if predictor else None)
+        return others + list(predictor)
 
     def _check_configuration(self, cfg: dict, path) -> None:
         """Refuse a file whose configuration is not the encoder's, where the shapes of tensors would not tell."""
@@ -229,6 +233,13 @@ def token_padding(padding: Tensor, frames: int) -> Tensor:
     return padding
 
 
+def _check_predictor(predictor: dict[str, Tensor], dim: int, path) -> None:
+    shapes = {name: tuple(tensor.shape) for name, tensor in predictor.items()}
+    classes = shapes.get("predictor.bias", ())
+    if shapes != {"predictor.weight": (*classes, dim), "predictor.bias": classes} or len(classes) != 1:
+        raise CheckpointError(f"{path}: its classifier has {shapes}, it needs a weight (classes, {dim}) and a bias")
+
+
 def _our_tensors(official: dict[str, Tensor], path) -> dict[str, Tensor]:
     """By our names: one table of relative positions; queries, keys and values in one layer; taps normalised by hand."""
     ours, tables, projections = {}, [], {}
@@ -240,7 +251,7 @@ def _our_tensors(official: dict[str, Tensor], path) -> dict[str, Tensor]:
             block, letter, kind = projection.groups()
             projections.setdefault(f"blocks.{block}.self_attn.qkv.{kind}", {})[letter] = tensor
         elif name == "patch_embedding.weight":
-            ours["embedding.patch_embedding.weight"] = tensor.flatten(1)
+            ours["embedding.patch_embedding.weight"] = tensor.flatten(1) if tensor.ndim == 4 else tensor
         else:
             ours[_our_name(name)] = tensor
     if not all(torch.equal(table, tables[0]) for table in tables):
@@ -248,6 +259,11 @@ def _our_tensors(official: dict[str, Tensor], path) -> dict[str, Tensor]:
     if tables:
         ours["embedding.relative_attention_bias.weight"] = tables[0]
     for name, parts in projections.items():
+        shapes = {letter: tuple(part.shape) for letter, part in parts.items()}
+        if len(set(shapes.values())) > 1 or () in shapes.values():
+            raise CheckpointError(
+                f"{path}: {name} is made of parts of different shapes, {shapes}; is the file damaged?"
+            )
         # what is missing stays missing, for load_strict to say so
         ours |= {name: torch.cat([parts[letter] for letter in "qkv"])} if len(parts) == 3 else {}
     return ours

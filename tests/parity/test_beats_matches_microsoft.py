@@ -193,6 +193,36 @@ def test_a_file_without_a_tensor_is_refused(microsoft, tmp_path, gone, complaint
         built(vectors).load_official(file_of(vectors, tmp_path))
 
 
+@pytest.mark.parametrize("rows", [(0.5, 1.5, 1.0), (0.5, 1.0, 1.0)])
+def test_queries_keys_and_values_of_other_shapes_are_refused(microsoft, tmp_path, rows):
+    vectors = copy.deepcopy(microsoft[0])
+    for letter, share in zip("qkv", rows, strict=True):  # as many rows together as there should be, or fewer
+        name = f"w/encoder.layers.0.self_attn.{letter}_proj.weight"
+        dim = vectors.config["encoder_embed_dim"]
+        vectors.tensors[name] = torch.zeros(int(share * dim), dim)
+    with pytest.raises(
+        CheckpointError, match=r"blocks\.0\.self_attn\.qkv\.weight is made of parts of different shapes"
+    ):
+        built(vectors).load_official(file_of(vectors, tmp_path))
+
+
+@torch.no_grad()
+def test_a_classifier_follows_the_encoder_and_is_checked(microsoft, tmp_path):
+    finetuned = [vectors for vectors in microsoft if vectors.config["finetuned_model"]]
+    assert finetuned
+    for vectors in finetuned:
+        encoder = built(vectors).double()
+        encoder.load_official(file_of(vectors, tmp_path))
+        assert encoder.predictor_weight.dtype == encoder.predictor_bias.dtype == torch.float64
+        assert encoder.class_probabilities(torch.randn(1, 16_000)).dtype == torch.float64
+        for broken in (vectors.tensors["w/predictor.weight"][:, :-1], None):
+            changed = copy.deepcopy(vectors)
+            changed.tensors.pop("w/predictor.weight")
+            changed.tensors |= {} if broken is None else {"w/predictor.weight": broken}
+            with pytest.raises(CheckpointError, match="its classifier has"):
+                built(vectors).load_official(file_of(changed, tmp_path))
+
+
 def test_blocks_with_tables_of_their_own_are_refused(microsoft, tmp_path):
     vectors = copy.deepcopy(microsoft[0])
     vectors.tensors["w/encoder.layers.1.self_attn.relative_attention_bias.weight"] += 1
