@@ -67,7 +67,8 @@ class Batch:
     no clip has any; they hold where ``has_pseudo`` (batch,), whatever the row's kind, and for every class. What moves
     or mixes ``strong`` moves and mixes ``pseudo`` the same way.
 
-    ``clean_known`` is ``known`` for what the teacher reads, where that was not mixed; unset, it is the same.
+    ``clean_known`` and ``clean_valid`` are ``known`` and ``valid`` of what the teacher reads, where that was not mixed;
+    unset, they are the same.
     ``beneath`` holds other clips of the same sources, one for each row whose labels say when and whose source wavmix
     wants them for, in order of the rows.
     """
@@ -85,6 +86,7 @@ class Batch:
     pseudo: Tensor | None = None
     has_pseudo: Tensor | None = None
     clean_known: Tensor | None = None
+    clean_valid: Tensor | None = None
     beneath: Batch | None = None
 
     def __post_init__(self):
@@ -101,8 +103,14 @@ class Batch:
         return torch.tensor([k for k, name in enumerate(self.sources) if name == source], dtype=torch.long)
 
     @property
+    def unmixed(self) -> Batch:
+        """The same rows with the masks of the clips that the teacher reads."""
+        masks = {"known": self.clean_known, "valid": self.clean_valid}
+        return self.replace(**{name: mask for name, mask in masks.items() if mask is not None})
+
+    @property
     def _tensors(self) -> tuple[str, ...]:
-        rows = ("strong", "weak", "valid", "known", "has_pseudo", "pseudo", "clean_known")
+        rows = ("strong", "weak", "valid", "known", "has_pseudo", "pseudo", "clean_known", "clean_valid")
         return tuple(name for name in rows if getattr(self, name) is not None)
 
     def followed_by(self, other: Batch) -> Batch:

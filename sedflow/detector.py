@@ -112,16 +112,18 @@ class Detector(nn.Module):
         return embeddings
 
     @torch.no_grad()
-    def opened(self, inputs, domain: str):
+    def opened(self, inputs, domain: str, encoders=None):
         """`sedflow.dataset.Inputs` brought forward to linear mel ("spectrum") or what networks read ("features").
 
-        Encoders whose embeddings are given read nothing more, and what is there already stays.
+        Only what the named encoders read is opened, by default what all do. Encoders whose embeddings are given read
+        nothing more, and what is there already stays.
 
         Raises
         ------
         SettingsError    linear mel of an encoder that has none
         """
-        open_names = [name for name in self.encoders if name not in inputs.embeddings and name not in inputs.features]
+        done = {*inputs.embeddings, *inputs.features}
+        open_names = [name for name in self.encoders if name not in done and (encoders is None or name in encoders)]
         spectra, features = dict(inputs.spectra), dict(inputs.features)
         for name in open_names:
             encoder = self.encoders[name]
@@ -138,7 +140,8 @@ class Detector(nn.Module):
         """Score a batch from whatever its inputs are brought to, see `opened`; the rest as `forward`."""
         embeddings = dict(inputs.embeddings)
         if inputs.spectra or inputs.features:
-            for name, features in self.opened(inputs, "features").features.items():
+            begun = {*inputs.spectra, *inputs.features}
+            for name, features in self.opened(inputs, "features", begun).features.items():
                 embeddings[name] = self._encoded(name, features, inputs.waveform)
         return self(inputs.waveform, embeddings, frames, valid, known)
 

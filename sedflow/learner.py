@@ -14,6 +14,7 @@ from torch import nn
 
 from sedflow import plugins
 from sedflow.augment import DOMAINS
+from sedflow.batch_statistics import warn_of_parts
 from sedflow.dataset import Batch, ClipSet, Inputs
 from sedflow.detector import Detector
 from sedflow.inference import WindowScores
@@ -112,8 +113,7 @@ class Learner(lightning.LightningModule):
         teacher = None
         if self.teacher is not None:
             with torch.no_grad():
-                known = batch.known if batch.clean_known is None else batch.clean_known
-                teacher = self._predict(self.teacher, batch.clean, batch, known)
+                teacher = self._predict(self.teacher, batch.clean, batch.unmixed, batch.unmixed.known)
         # both heads take part whatever the losses are: processes wait for every parameter's gradient
         total = (student.weak.sum() + student.strong_logits.sum()) * 0.0
         for label, loss, spec in self.losses:
@@ -122,7 +122,9 @@ class Learner(lightning.LightningModule):
             self._note(label, term, batch)
             total = total + self.loss_weight(spec) * term
         self._note("loss", total, batch)
-        self._last = (batch.sources, batch.clips)
+        if batch_idx % self.stage["accumulate"] == 0:
+            self._last = ((), ())
+        self._last = tuple(before + now for before, now in zip(self._last, (batch.sources, batch.clips), strict=True))
         return total
 
     def random_numbers(self, batch_idx: int) -> np.random.Generator:
@@ -140,8 +142,10 @@ class Learner(lightning.LightningModule):
         for function, domain, settings in self.augmentations:
             if domain in DOMAINS[1:]:
                 same = batch.clean is batch.inputs
-                inputs = self.student.opened(batch.inputs, domain)
-                batch = batch.replace(inputs=inputs, clean=inputs if same else self.student.opened(batch.clean, domain))
+                needed = (domain, settings.get("encoders"))
+                inputs = self.student.opened(batch.inputs, *needed)
+                clean = inputs if same else self.student.opened(batch.clean, *needed)
+                batch = batch.replace(inputs=inputs, clean=clean)
             batch = function(batch, rng, **settings)
         return batch
 
@@ -206,16 +210,10 @@ class Learner(lightning.LightningModule):
         self.scaler = getattr(self.trainer.precision_plugin, "scaler", None)
 
     def on_fit_start(self) -> None:
-        """Say what accumulation does to batch statistics."""
-        count, size = self.stage["accumulate"], sum(self.stage["sources"].values())
-        norms = [part for part in self.student.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
-        if count > 1 and any(norm.training for norm in norms):
-            log.warning(
-                "accumulate: %d batches of %d clips make a step. BatchNorm sees each batch by itself, not the %d clips "
-                "of the step, and its statistics move %d times a step; the teacher and all schedules move once. Expect "
-                "another result than from one large batch (ATST-SED: PSDS1 0.579 instead of 0.583)",
-                count, size, count * size, count,
-            )  # fmt: skip
+        """Say what accumulation and processes do to batch statistics."""
+        stage = self.stage
+        size = sum(stage["sources"].values())
+        warn_of_parts(self.student, stage["accumulate"], stage["processes"], size)
 
     def on_validation_epoch_start(self) -> None:
         """Begin a new collection of validation scores; weights that are no numbers must not become a checkpoint."""

@@ -42,6 +42,7 @@ def build_trainer(stage: dict, work: Path) -> lightning.Trainer:
         max_steps=stage["steps"],
         devices=stage["processes"],
         strategy="ddp" if stage["processes"] > 1 else "auto",
+        sync_batchnorm=stage["processes"] > 1 and torch.cuda.is_available(),  # it has no form on a processor
         precision=PRECISIONS.get(stage["precision"]),
         accumulate_grad_batches=stage["accumulate"],
         gradient_clip_val=stage["optimizer"]["clip_norm"],
@@ -111,8 +112,14 @@ class Waiting(Callback):
 class AtomicCheckpoints(CheckpointIO):
     """Checkpoints for resuming: written beside their name, synced, read back, then moved; the old one stays until then.
 
+    One that fell out of the best stays until the state that knows of it is written: a run that is killed in between
+    goes on from a state that still counts on it.
+
     Lightning's own writer goes through ``$TMPDIR`` (a copy, not a move, across devices) and swallows PermissionError.
     """
+
+    def __init__(self):
+        self._fallen: list[Path] = []
 
     def save_checkpoint(self, checkpoint, path, storage_options=None):
         """Write a checkpoint; any error is raised and leaves the former file as it was."""
@@ -125,11 +132,15 @@ class AtomicCheckpoints(CheckpointIO):
             os.fsync(file.fileno())
         torch.load(unfinished, map_location="cpu", weights_only=True)
         unfinished.replace(path)
+        if path.name == LAST:
+            for fallen in self._fallen:
+                fallen.unlink(missing_ok=True)
+            self._fallen.clear()
 
     def load_checkpoint(self, path, map_location=None, weights_only=True):
         """Read a checkpoint without running code from it."""
         return torch.load(path, map_location=map_location or "cpu", weights_only=True)
 
     def remove_checkpoint(self, path):
-        """Delete a checkpoint that fell out of the best."""
-        Path(path).unlink(missing_ok=True)
+        """Delete a checkpoint that fell out of the best, once the next ``last.ckpt`` is there."""
+        self._fallen.append(Path(path))

@@ -65,11 +65,12 @@ def mixup(  # noqa: PLR0913 (settings of a page)
         weight[rows] = np.maximum(drawn, 1 - drawn) if stronger_first else drawn
         group[rows] = number
     mixing = Mixing(tensor(batch, partner), tensor(batch, weight), tensor(batch, group), on, teacher == "mixed")
-    clean_known = batch.known if batch.clean_known is None else batch.clean_known
+    unmixed = batch.unmixed
     return mixed_labels(batch, mixing, labels, known).replace(
         inputs=mixed_inputs(batch.inputs, mixing, encoders),
         clean=mixed_inputs(batch.clean, mixing, encoders) if mixing.clean_too else batch.clean,
-        clean_known=None if mixing.clean_too else clean_known,
+        clean_known=None if mixing.clean_too else unmixed.known,
+        clean_valid=None if mixing.clean_too else unmixed.valid,
         mixing=mixing if batch.mixing is None else joined(batch.mixing, mixing),
     )
 

@@ -70,7 +70,9 @@ class Consistency:
         strong, weak = teacher.strong.detach(), teacher.weak.detach()
         known = batch.known
         if batch.mixing is not None and not batch.mixing.clean_too:
-            strong, weak = batch.mixing.apply(strong), batch.mixing.apply(weak)
+            # behind a clip's end is silence, whatever the teacher says of its padding
+            heard = strong if batch.clean_valid is None else strong * batch.clean_valid.unsqueeze(2)
+            strong, weak = batch.mixing.apply(heard), batch.mixing.apply(weak)
             # whatever the labels' mask: of a class that one part lacks half is unsaid
             if batch.clean_known is not None:
                 known = batch.clean_known & batch.clean_known[batch.mixing.partner]

@@ -133,7 +133,8 @@ def page(vectors: Vectors, case: dict) -> dict:
         ]
     optimizer = {
         "name": "adam", "lr": {"cnn": 2e-4, "head": 2e-3, "atst": 1e-4}, "warmup": "exponential",
-        "warmup_steps": case["rampup_len"], "schedule": "constant" if case["stage"] == 1 else "cosine", "floor": 0.1,
+        "warmup_steps": case["rampup_len"], "schedule": "constant" if case["stage"] == 1 else "cosine",
+        "floor": 0.0 if case["stage"] == 1 else 0.1,
     }  # fmt: skip
     stage = {
         "sources": dict(zip(SOURCES, vectors.config["batch_size"], strict=True)),

@@ -16,6 +16,7 @@ from sedflow.learner import Learner, TrainingStopped
 from sedflow.losses.consistency import Consistency
 from sedflow.params import Stage
 from sedflow.pooling import Prediction
+from sedflow.trainer import LAST, AtomicCheckpoints
 
 DETECTOR = {
     "encoders": [{"name": "cnn", "channels": [4] * 7}, {"name": "atst", "dim": 8, "depth": 1, "heads": 2}],
@@ -187,13 +188,69 @@ def test_batches_without_any_contrast_are_skipped_in_fp16_until_their_gradients_
 
 
 def test_accumulation_says_what_it_does_to_batch_statistics(caplog):
-    with caplog.at_level(logging.WARNING, logger="sedflow.learner"):
+    with caplog.at_level(logging.WARNING, logger="sedflow.batch_statistics"):
         learner_of(accumulate=4).on_fit_start()
         assert "4 batches of 3 clips make a step" in caplog.text and "not the 12 clips" in caplog.text
         caplog.clear()
         learner_of(accumulate=4, fixed_batchnorm=True).on_fit_start()
         learner_of().on_fit_start()
         assert caplog.text == ""
+
+
+def test_processes_without_a_gpu_say_what_they_do_to_batch_statistics(caplog):
+    with caplog.at_level(logging.WARNING, logger="sedflow.batch_statistics"):
+        learner_of(processes=2).on_fit_start()
+        assert "2 share a batch of 3 clips" in caplog.text and "first one's statistics are kept" in caplog.text
+        caplog.clear()
+        synchronised = learner_of(processes=2)
+        synchronised.student = torch.nn.SyncBatchNorm.convert_sync_batchnorm(synchronised.student)
+        synchronised.on_fit_start()
+        learner_of(processes=2, fixed_batchnorm=True).on_fit_start()
+        assert caplog.text == ""
+
+
+def test_a_gradient_that_is_no_number_names_every_batch_of_its_step():
+    learner = learner_of(accumulate=2)
+    batches = [("one", "two", "three"), ("four", "five", "six"), ("seven", "eight", "nine")]
+    named = []
+    for number, clips in enumerate(batches):
+        learner.training_step(batch_of().replace(clips=clips), number)
+        named.append(learner._last[1])
+    assert named == [batches[0], batches[0] + batches[1], batches[2]]
+
+
+def test_only_encoders_that_an_augmentation_names_are_opened_for_it():
+    """The other one may have no linear mel, as BEATs: it stays with the waveform."""
+    settings = {"name": "mixup", "on": "spectrum", "probability": 1.0, "encoders": ["cnn"]}
+    learner = learner_of(augment=[settings])
+    whole = learner_of(augment=[settings | {"encoders": ["cnn", "atst"]}])
+    batch = learner.augmented(batch_of(), np.random.default_rng(1))
+    assert set(batch.inputs.spectra) == {"cnn"} and batch.inputs.waveform.equal(batch_of().inputs.waveform)
+    learner.student.eval()
+    scores = learner._predict(learner.student, batch.inputs, batch)
+    whole.student.load_state_dict(learner.student.state_dict())
+    opened = learner.student.opened(batch.inputs, "features")
+    torch.testing.assert_close(scores.strong, learner._predict(learner.student, opened, batch).strong)
+    assert set(whole.augmented(batch_of(), np.random.default_rng(1)).inputs.spectra) == {"cnn", "atst"}
+
+
+def test_the_teacher_hears_a_clip_as_long_as_it_is_and_silence_behind_it():
+    learner = learner_of(losses=[{"name": "consistency"}], augment=[{"name": "mixup", "probability": 1.0}])
+    batch = batch_of()
+    batch.valid[0, 8:] = False
+    drawn = (learner.augmented(batch, np.random.default_rng(seed)) for seed in range(20))
+    mixed = next(one for one in drawn if one.mixing.partner[0] == 1)
+    assert mixed.valid[0].all() and mixed.unmixed.valid.equal(batch.valid)
+    masks, steps, loss = [], [], learner.losses[0][1]
+    prediction = Prediction(torch.full((3, 16, 2), 4.0), torch.full((3, 2), 0.5))
+    learner._predict = lambda network, inputs, batch, known=None: masks.append(batch.valid) or prediction
+    learner.losses = [("consistency", lambda step: steps.append(step) or loss(step), learner.losses[0][2])]
+    learner._note, learner.augmented = lambda *_: None, lambda batch, rng: mixed
+    learner.training_step(batch, 0)
+    assert masks[0][0].all() and masks[1].equal(batch.valid)
+    probability, own = torch.tensor(4.0).sigmoid(), mixed.mixing.weight[0]
+    told = loss.terms(steps[0], torch.tensor([True, False, False]))["strong"]
+    torch.testing.assert_close(told, (own * probability).square() / 2)  # of one half of the frames its share is silent
 
 
 def test_classes_that_labels_do_not_speak_of_are_left_out_in_training_only(monkeypatch):
@@ -249,3 +306,14 @@ def test_a_mask_does_not_reach_a_consistency_over_all_classes(monkeypatch):
     masked = batch_of().replace(known=torch.tensor([[True, False], [True, True], [True, True]]))
     of_all, masked_of_all = learner.training_step(batch_of(), 0), learner.training_step(masked, 0)
     assert of_all > 0 and torch.equal(of_all, masked_of_all)
+
+
+def test_a_checkpoint_that_fell_out_of_the_best_stays_until_the_state_without_it_is_written(tmp_path):
+    checkpoints, old, new = AtomicCheckpoints(), tmp_path / "step=1.ckpt", tmp_path / "step=2.ckpt"
+    checkpoints.save_checkpoint({"step": 1}, old)
+    checkpoints.save_checkpoint({"best": str(old)}, tmp_path / LAST)
+    checkpoints.save_checkpoint({"step": 2}, new)
+    checkpoints.remove_checkpoint(old)
+    assert old.exists()  # a run that is killed now goes on from a state that calls it the best
+    checkpoints.save_checkpoint({"best": str(new)}, tmp_path / LAST)
+    assert not old.exists() and new.exists()
