@@ -189,6 +189,11 @@ class Detector(nn.Module):
         return self.pooling(hidden, valid, known)
 
 
+def fastest_device() -> str:
+    """A GPU where there is one, for torch's ``to``."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 def build_encoder(spec: dict, weights: Path | None = None):
     """An encoder from its settings, with the official weights if a file is given."""
     own = {key: value for key, value in spec.items() if key != "weights"}

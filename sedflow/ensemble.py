@@ -38,12 +38,11 @@ def score_source(checkpoint: Path, network: str, clips: Path, source: str, out: 
     out : Path    the ``.npy`` file; its index has the suffix ``.json``
     root : Path    folder the clips' paths are relative to
     """
-    import torch
-
+    from sedflow.detector import fastest_device
     from sedflow.specification import load_detector
 
     detector, specification = load_detector(checkpoint, network)
-    detector.to("cuda" if torch.cuda.is_available() else "cpu")
+    detector.to(fastest_device())
     chosen = sorted((clip for clip in read_clips(clips) if clip.source == source), key=lambda clip: clip.id)
     if not chosen:
         raise LabelError(f"{clips}: no clips of {source!r}, so there is nothing to give pseudo-labels to")

@@ -74,11 +74,12 @@ def extract(  # noqa: PLR0913 (one rule's inputs)
     from rich.progress import track
 
     from sedflow import audio
-    from sedflow.detector import build_encoder
+    from sedflow.detector import build_encoder, fastest_device
 
     keep_pages()
     chosen = shard_of(read_clips(clips), source, shard, shards)
-    network = build_encoder(encoder, weights).eval()
+    network, device = build_encoder(encoder, weights).eval(), fastest_device()
+    network.to(device)
     samples = round(clip_seconds * network.sample_rate)
     rows = []
     with torch.inference_mode():
@@ -86,10 +87,10 @@ def extract(  # noqa: PLR0913 (one rule's inputs)
             waveform = audio.read(Path(root) / clip.path, network.sample_rate)
             padded = np.zeros(samples, dtype=np.float32)
             padded[: min(samples, len(waveform))] = waveform[:samples]
-            embeddings = network(torch.from_numpy(padded)[None])[0]
+            embeddings = network(torch.from_numpy(padded)[None].to(device))[0]
             if not torch.isfinite(embeddings).all() or embeddings.abs().max() > np.finfo(np.float16).max:
                 raise CacheError(f"{clip.path}: the encoder {encoder['name']} gives numbers that fp16 cannot hold")
-            rows.append(embeddings.to(torch.float16).numpy())
+            rows.append(embeddings.to(torch.float16).cpu().numpy())
     write_shard(out, chosen, np.stack(rows) if rows else np.zeros((0, 0, 0), np.float16), network.frame_rate)
 
 

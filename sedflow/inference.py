@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from sedflow import audio
+from sedflow.detector import fastest_device
 from sedflow.events import AUDIO_SUFFIXES, Event, LabelError, clip_id, read_clips
 from sedflow.frames import FrameGrid
 from sedflow.memory import keep_pages
@@ -197,6 +198,8 @@ def _score_files(detectors: dict, paths: dict[str, Path], specification: Specifi
     from rich.progress import track
 
     grid = FrameGrid(specification.frame_rate)
+    for detector in detectors.values():
+        detector.to(fastest_device())
 
     def windows():
         for clip, path in track(paths.items(), f"scoring {title}"):

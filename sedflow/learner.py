@@ -70,8 +70,9 @@ class Learner(lightning.LightningModule):
             self._share_frozen_encoders()
         self.losses = build_losses(stage["losses"])
         for label, loss, _ in self.losses:
-            if getattr(loss, "labels", None) not in (None, list(clips.classes)):
-                raise plugins.SettingsError(f"{label}: its checkpoint has the classes {loss.labels}, this page others")
+            for key, own in (("labels", list(clips.classes)), ("sample_rate", clips.sample_rate)):
+                if (its := getattr(loss, key, None)) not in (None, own):
+                    raise plugins.SettingsError(f"{label}: its checkpoint has the {key} {its}, this page {own}")
         self.augmentations = [build_augmentation(spec) for spec in stage["augment"]]
         between_validations = stage["validate_every"] * stage["accumulate"]
         drawn = (stage["sampling"], between_validations, sources_beneath(stage["augment"], clips), stage["epoch_clips"])

@@ -42,13 +42,13 @@ class Distillation:
         classes: Literal["all", "known"] = "all",
     ):
         self.balance, self.sources, self.classes = balance, sources, classes
-        self.detector, self.labels = None, None
+        self.detector, self.labels, self.sample_rate = None, None, None
         if checkpoint is not None:
             from sedflow.specification import load_detector
 
             self.detector, specification = load_detector(checkpoint, network)
             self.detector.requires_grad_(False)
-            self.labels = specification.classes
+            self.labels, self.sample_rate = specification.classes, specification.sample_rate
 
     def __call__(self, step) -> torch.Tensor:
         """Mean over all frames of clips with pseudo-labels; zero without such clips."""

@@ -15,6 +15,7 @@ from sedflow.frames import FrameGrid
 from sedflow.learner import Learner, TrainingStopped
 from sedflow.losses.consistency import Consistency
 from sedflow.params import Stage
+from sedflow.plugins import SettingsError
 from sedflow.pooling import Prediction
 from sedflow.trainer import LAST, AtomicCheckpoints
 
@@ -317,3 +318,11 @@ def test_a_checkpoint_that_fell_out_of_the_best_stays_until_the_state_without_it
     assert old.exists()  # a run that is killed now goes on from a state that calls it the best
     checkpoints.save_checkpoint({"best": str(new)}, tmp_path / LAST)
     assert not old.exists() and new.exists()
+
+
+@pytest.mark.parametrize(("key", "value"), [("labels", ["b", "a"]), ("sample_rate", 32000)])
+def test_a_detector_that_listens_along_needs_the_classes_and_the_rate_of_the_page(monkeypatch, key, value):
+    loss = type("Listener", (), {key: value})()
+    monkeypatch.setattr("sedflow.learner.build_losses", lambda specs: [("distillation", loss, {})])
+    with pytest.raises(SettingsError, match=f"distillation: its checkpoint has the {key} "):
+        learner_of(losses=[{"name": "distillation"}])

@@ -12,6 +12,8 @@ rule features:
         "logs/features/{key}/{corpus}/{source}-{shard}.log",
     benchmark:
         "logs/benchmarks/features/{key}/{corpus}/{source}-{shard}.tsv"
+    resources:
+        gpu=1,
     params:
         settings=lambda wildcards: canonical(PAGES.cache(wildcards.key)),
         weights=lambda wildcards, input: repeated("--weights", input.weights),

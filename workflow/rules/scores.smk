@@ -10,6 +10,8 @@ rule score:
         "logs/score/{system}/{variant}/{stage}/seed{seed}_{network}.log",
     benchmark:
         "logs/benchmarks/score/{system}/{variant}/{stage}/seed{seed}_{network}.tsv"
+    resources:
+        gpu=1,
     params:
         manifests=manifest_options,
         network="{network}",
