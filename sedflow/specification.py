@@ -56,6 +56,7 @@ def save_encoder(path: Path, encoder, settings: dict, origin: str) -> None:
 
     tensors = {CONVERTED + name: tensor.detach().contiguous().clone() for name, tensor in encoder.state_dict().items()}
     told = {"encoder": settings, "origin": origin, "version": sedflow.__version__}
+    told["trained_with"] = getattr(encoder, "trained_with", {})  # an encoder from elsewhere may have none
     with replacing(path) as unfinished:
         unfinished.write_bytes(save(tensors, {"specification": json.dumps(told, sort_keys=True)}))
 

@@ -58,8 +58,17 @@ def completed(embeddings: Tensor, frames: int) -> Tensor:
     """(batch, n, dim) → (batch, frames, dim): a last frame that the clip only partly fills repeats the one before.
 
     Encoders round down where the grid rounds up; this way their own numbers stay what they are.
+
+    Raises
+    ------
+    ValueError    more than one frame is missing: an encoder left out part of the clip
     """
     missing = frames - embeddings.shape[1]
+    if missing > 1:
+        raise ValueError(
+            f"{embeddings.shape[1]} embeddings for a clip of {frames} frames: it is longer than the encoder reads in "
+            "one piece; train on shorter clips, or augment the waveform, which is read in windows"
+        )
     return embeddings if missing <= 0 else torch.cat([embeddings, embeddings[:, -1:].expand(-1, missing, -1)], dim=1)
 
 
@@ -73,14 +82,25 @@ def in_parts(encode: Callable[[Tensor], Tensor], features: Tensor, tokens: int) 
     encode : callable    features of clips → (clips, …)
     features : (batch, …)
     tokens : int    that a clip becomes
+
+    Raises
+    ------
+    ValueError    a clip too short for one token
     """
+    if tokens < 1:
+        raise ValueError(f"features {tuple(features.shape)} are too short for one token; pad the clip with silence")
     if features.device.type != "cpu" or torch.is_grad_enabled():
         return encode(features)
     return torch.cat([encode(part) for part in features.split(max(1, _TOKENS // tokens))])
 
 
 def in_windows(
-    encode: Callable[[Tensor, int], Tensor], waveform: Tensor, rate: int, grid: FrameGrid, reach: int
+    encode: Callable[[Tensor, int], Tensor],
+    signal: Tensor,
+    rate: float,
+    grid: FrameGrid,
+    reach: int,
+    frames: int | None = None,
 ) -> Tensor:
     """Encode clips that are longer than an encoder's reach.
 
@@ -89,28 +109,29 @@ def in_windows(
 
     Parameters
     ----------
-    encode : callable    ((batch, samples), frames) → (batch, frames, dim), up to ``reach`` frames
-    waveform : (batch, samples)
-    rate : int    Hz
+    encode : callable    (part of the signal, frames) → (batch, frames, dim), up to ``reach`` frames
+    signal : (batch, …, time)    waveforms, or what an encoder's network reads of them
+    rate : float    steps of time per second
     grid : FrameGrid    of the embeddings
     reach : int    frames
+    frames : int, optional    of the clip; as many as the signal lasts if unset
 
     Returns
     -------
     (batch, frames, dim)
     """
-    frames = grid.frames(waveform.shape[1] / rate)
-    samples = math.ceil(reach * rate * grid.hop_seconds)
+    frames = frames or grid.frames(signal.shape[-1] / rate)
+    steps = math.ceil(round(reach * rate * grid.hop_seconds, 6))  # 156 frames of 1/15.6 s are not a sample over 10 s
     windows = 1 + math.ceil((frames - reach) / (reach * (1 - _OVERLAP)))
-    total, weights = None, waveform.new_zeros(frames, 1)
+    total, weights = None, signal.new_zeros(frames, 1)
     # an edge that is the clip's own has no other window to hand over to; the division below makes it count fully
-    fade = torch.minimum(torch.arange(1, reach + 1), torch.arange(reach, 0, -1)).to(waveform).unsqueeze(1)
+    fade = torch.minimum(torch.arange(1, reach + 1), torch.arange(reach, 0, -1)).to(signal).unsqueeze(1)
     for number in range(windows):
         first = round(number * (frames - reach) / (windows - 1))
         start = round(first * rate * grid.hop_seconds)
-        embeddings = encode(waveform[:, start : start + samples], reach)
+        embeddings = encode(signal[..., start : start + steps], reach)
         if total is None:
-            total = embeddings.new_zeros(len(waveform), frames, embeddings.shape[2], dtype=torch.float32)
+            total = embeddings.new_zeros(len(signal), frames, embeddings.shape[2], dtype=torch.float32)
         total[:, first : first + reach] += fade * embeddings
         weights[first : first + reach] += fade
     return (total / weights).to(embeddings.dtype)

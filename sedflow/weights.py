@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import re
 from pathlib import Path
 
@@ -100,14 +101,31 @@ def load_weights(encoder: nn.Module, path: str | Path) -> None:
 
     Raises
     ------
-    CheckpointError    unreadable, or not of this encoder
+    CheckpointError    unreadable, not of this encoder, or of one with other settings
     """
     tensors = read_checkpoint(path) if is_safetensors(path) else {}
     own = {name.removeprefix(CONVERTED): tensor for name, tensor in tensors.items() if name.startswith(CONVERTED)}
     if own and len(own) == len(tensors):
+        _check_settings(encoder, path)
         load_strict(encoder, drawn_projection(encoder) | own, path)
     else:
         encoder.load_official(path)
+
+
+def _check_settings(encoder: nn.Module, path: str | Path) -> None:
+    """Refuse a converted file whose weights belong to settings that the encoder has not and no shape tells."""
+    from safetensors import safe_open
+
+    with safe_open(str(path), "pt") as file:
+        told = json.loads((file.metadata() or {}).get("specification", "{}")).get("trained_with", {})
+    ours = getattr(encoder, "trained_with", {})
+    differing = [
+        f"{name} {told[name]!r}, the encoder {ours[name]!r}"
+        for name in ours
+        if told.get(name, ours[name]) != ours[name]
+    ]
+    if differing:
+        raise CheckpointError(f"{path}: the weights were trained with {'; '.join(differing)}; build the encoder so")
 
 
 def drawn_projection(encoder: nn.Module) -> dict[str, torch.Tensor]:

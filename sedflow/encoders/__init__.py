@@ -7,7 +7,8 @@ A file here is a plugin: its one public class has
   for any length; the front end is inside and runs in float32 whatever the precision of the network; the clips of a
   batch do not change each other;
 - ``layers()``: modules from input to output, which together hold every trainable parameter exactly once;
-- ``load_official(path)``: reads the official checkpoint in each of its published spellings.
+- ``load_official(path)``: reads the official checkpoint in each of its published spellings;
+- ``trained_with``: the settings, by name, that weights belong to and that the shapes of their tensors do not tell.
 
 Augmentation between front end and network needs one of two pairs more, both of tensors (batch, bands, time):
 

@@ -36,8 +36,9 @@ class ATST(nn.Module):
         Width of a linear layer behind the last norm that never trains. It comes from the file, or is drawn at random
         where the file has none; CP-JKU: 527.
     top_db_over : str
-        Energies more than 80 dB below the loudest one count as that. "clip": the loudest of the clip. "batch": of the
-        whole batch, as upstream, where a clip's embeddings depend on its neighbours.
+        Energies more than 80 dB below the loudest one count as that. "clip": the loudest of the clip, of each window
+        where a clip is read in windows. "batch": of the whole batch, as upstream, where a clip's embeddings depend on
+        its neighbours.
 
     Source
     ------
@@ -63,6 +64,7 @@ class ATST(nn.Module):
         if top_db_over not in ("clip", "batch"):
             raise ValueError(f"top_db_over {top_db_over!r} is neither 'clip' nor 'batch'")
         self.dim, self.positions, self.top_db_over = projection or dim, positions, top_db_over
+        self.trained_with = {"heads": heads}
         self.grid = FrameGrid(self.frame_rate)
         self.spectrogram = MelSpectrogram(
             self.sample_rate,

@@ -19,6 +19,7 @@ from sedflow.weights import CheckpointError, load_strict, read_checkpoint
 
 _STEP = PATCH * KaldiFbank.hop  # samples
 _MEAN, _SPREAD = 15.41663, 6.55582
+_SILENCE = (math.log(torch.finfo(torch.float32).eps) - _MEAN) / (2 * _SPREAD)
 
 # BEATs base in the words of the official configuration …
 _BASE = {
@@ -104,6 +105,7 @@ class BEATs(nn.Module):
         self.grid = FrameGrid(frame_rate)
         self.reach = self.grid.frames(window_seconds)
         self.cfg = _BASE | (cfg or {})
+        self.trained_with = {"heads": heads, "max_distance": self.cfg["max_distance"]}
         self.sizes = {"dim": dim, "depth": depth, "heads": heads}
         self.filter_bank = KaldiFbank(self.sample_rate)
         self.embedding = Embedding(dim, heads, self.cfg)
@@ -131,8 +133,18 @@ class BEATs(nn.Module):
         return self.features(padded(checked(waveform, self.sample_rate), samples)).transpose(1, 2)
 
     def from_log_mel(self, log_mel: Tensor, frames: int) -> Tensor:
-        """What the network reads (batch, bands, time) → (batch, frames, dim)."""
+        """What the network reads (batch, bands, time) → (batch, frames, dim), longer clips in windows as waveforms."""
+        if frames > self.reach + 1:
+            rate = self.sample_rate / KaldiFbank.hop
+            return in_windows(self._window, log_mel, rate, self.grid, self.reach, frames)
         return self._on_grid(self.encode(log_mel.transpose(1, 2)), frames)
+
+    def _window(self, log_mel: Tensor, frames: int) -> Tensor:
+        # whole steps, as many as `log_mel` gives a waveform of a window's length, with silence behind the clip
+        steps = round(frames * self.grid.hop_seconds * self.sample_rate / _STEP, 6)
+        whole = max(1, math.ceil(steps - 0.5)) * PATCH
+        log_mel = F.pad(log_mel[:, :, :whole], (0, max(0, whole - log_mel.shape[2])), value=_SILENCE)
+        return self.from_log_mel(log_mel, frames)
 
     def _on_grid(self, tokens: Tensor, frames: int) -> Tensor:
         if self.pool_steps:
@@ -146,7 +158,16 @@ class BEATs(nn.Module):
         ----------
         waveform : (batch, samples)
         padding : (batch, samples) bool, optional    True where a clip is padding
+
+        Raises
+        ------
+        ValueError    too short for one patch
         """
+        shortest = (PATCH - 1) * KaldiFbank.hop + KaldiFbank.window
+        if waveform.shape[1] < shortest:
+            raise ValueError(
+                f"{waveform.shape[1]} samples; a patch of BEATs needs {shortest}: pad the clip with silence"
+            )
         features = self.features(waveform)
         return self.encode(features, None if padding is None else token_padding(padding, features.shape[1]))
 

@@ -9,7 +9,7 @@ from torch import nn
 
 from sedflow.frontend import LogMel
 from sedflow.waveform import checked, completed
-from sedflow.weights import load_strict, part_of, read_checkpoint
+from sedflow.weights import CheckpointError, load_strict, part_of, read_checkpoint
 
 # kernel, expanded channels, output channels, squeeze-excitation?, activation: MobileNetV3-Large at width 1
 _BLOCKS = [
@@ -42,6 +42,9 @@ _FRONT_ENDS = {
     "fmn": {"sample_rate": 16000, "n_fft": 512, "window": 400, "hop": 160, "floor": 1e-7},
     "efficientat": {"sample_rate": 32000, "n_fft": 1024, "window": 800, "hop": 320, "offset": 1e-5},
 }
+
+# what stands beside the features in files of EfficientSED and PretrainedSED
+_PARTS = ("seq_model", "strong_head", "weak_head")
 
 
 def channels_of(count: float) -> int:
@@ -167,6 +170,8 @@ class MobileNet(nn.Module):
         self.taps = set(taps or ())
         if not self.taps <= set(range(halve_time[-1], _LAST)):
             raise ValueError(f"taps {taps}: only blocks {halve_time[-1]}–{_LAST - 1} have the frame rate of the output")
+        # "dilated" is another reading of the weights that "published" strides were trained with
+        self.trained_with = {"front_end": front_end, "strides": "published" if strides == "dilated" else strides}
         self.gain = 10 ** (gain_db / 20)
         self.front_end = LogMel(**_FRONT_ENDS[front_end], jitter=mel_jitter)
         self.features = _features(width, *_STRIDES[strides])
@@ -213,13 +218,29 @@ class MobileNet(nn.Module):
 
         Raises
         ------
-        CheckpointError    unreadable, or not a MobileNet of this width
+        CheckpointError    unreadable, not a MobileNet of this width, or trained on another front end
         """
         tensors = read_checkpoint(path)
         features = part_of(tensors, "features")
+        self._check_front_end(tensors, path)
         renamed = {"features." + name.replace(".conc_se_layers.0.", "."): features[name] for name in features}
         load_strict(self, renamed, path)
         return [name for name in tensors if ".features." not in "." + name]
+
+    def _check_front_end(self, tensors: dict, path: str | Path) -> None:
+        """Refuse a file whose weights were trained on the other front end: the shapes of tensors do not tell."""
+        own = self.trained_with["front_end"]
+        theirs = own
+        if any(str(name).startswith("classifier.") for name in tensors):
+            theirs = "efficientat"
+        elif "features.0.0.weight" not in tensors or any(part_of(tensors, part) for part in _PARTS):
+            theirs = "fmn"
+        if own != theirs:
+            cure = "front_end: efficientat, strides: dilated" if theirs == "efficientat" else "front_end: fmn"
+            raise CheckpointError(
+                f"{path}: its weights were trained on the front end {theirs!r}, the encoder has {own!r}, with which "
+                f"they mean nothing; build it with {cure}"
+            )
 
 
 def _features(width: float, halve_frequency: tuple, halve_time: tuple, dilate_behind: tuple) -> nn.Sequential:

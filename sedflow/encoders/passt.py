@@ -58,6 +58,7 @@ class PaSST(nn.Module):
     ):
         super().__init__()
         self.dim, self.positions = projection or dim, positions
+        self.trained_with = {"heads": heads}
         self.grid = FrameGrid(self.frame_rate)
         self.front_end = LogMel(
             self.sample_rate, n_fft=512, window=400, hop=160, periodic=True, floor=1e-7, jitter=mel_jitter
@@ -80,14 +81,17 @@ class PaSST(nn.Module):
         return self._frames(waveform, frames)
 
     def _frames(self, waveform: Tensor, frames: int) -> Tensor:
-        return self.from_log_mel(self.log_mel(waveform), frames)
+        return completed(self.encode(self.front_end(waveform)), frames)
 
     def log_mel(self, waveform: Tensor) -> Tensor:
         """(batch, samples) → what the network reads, (batch, bands, time)."""
-        return self.front_end(waveform)
+        return self.front_end(checked(waveform, self.sample_rate))
 
     def from_log_mel(self, log_mel: Tensor, frames: int) -> Tensor:
-        """What the network reads (batch, bands, time) → (batch, frames, dim)."""
+        """What the network reads (batch, bands, time) → (batch, frames, dim), longer clips in windows as waveforms."""
+        if frames > self.positions + 1:
+            rate = self.sample_rate / self.front_end.hop
+            return in_windows(self.from_log_mel, log_mel, rate, self.grid, self.positions, frames)
         return completed(self.encode(log_mel), frames)
 
     def tokens(self, waveform: Tensor) -> Tensor:

@@ -218,7 +218,8 @@ def test_a_classifier_follows_the_encoder_and_is_checked(microsoft, tmp_path):
         for broken in (vectors.tensors["w/predictor.weight"][:, :-1], None):
             changed = copy.deepcopy(vectors)
             changed.tensors.pop("w/predictor.weight")
-            changed.tensors |= {} if broken is None else {"w/predictor.weight": broken}
+            if broken is not None:
+                changed.tensors["w/predictor.weight"] = broken
             with pytest.raises(CheckpointError, match="its classifier has"):
                 built(vectors).load_official(file_of(changed, tmp_path))
 

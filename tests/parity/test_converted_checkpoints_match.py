@@ -195,6 +195,57 @@ def test_a_converted_encoder_is_loaded_by_a_page(mirror_dir, tmp_path):
         build_encoder(spec | {"width": 1.0}, out)
 
 
+OF_EFFICIENTAT = {"name": "mobilenet", "width": 0.4, "front_end": "efficientat", "strides": "dilated"}
+SMALL_TRANSFORMER = {"dim": 64, "depth": 1, "heads": 4}
+
+
+@pytest.mark.parametrize(
+    ("saved", "built", "differing"),
+    [
+        (OF_EFFICIENTAT, {"name": "mobilenet", "width": 0.4}, r"front_end 'efficientat'.*strides 'published'"),
+        (OF_EFFICIENTAT, OF_EFFICIENTAT | {"strides": "framewise"}, r"strides 'published', the encoder 'framewise'"),
+        (
+            {"name": "atst", **SMALL_TRANSFORMER},
+            {"name": "atst", **SMALL_TRANSFORMER, "heads": 1},
+            "heads 4, the encoder 1",
+        ),
+        ({"name": "passt", **SMALL_TRANSFORMER}, {"name": "passt", **SMALL_TRANSFORMER, "heads": 1}, "heads 4, the"),
+        (
+            {"name": "beats", **SMALL_TRANSFORMER, "cfg": {"max_distance": 400}},
+            {"name": "beats", **SMALL_TRANSFORMER},
+            "max_distance 400, the encoder 800",
+        ),
+        ({"name": "cnn"}, {"name": "cnn", "scale": "symmetric"}, "scale 'unit', the encoder 'symmetric'"),
+    ],
+)
+def test_converted_weights_load_only_into_the_settings_they_were_trained_with(tmp_path, saved, built, differing):
+    path = tmp_path / "converted.safetensors"
+    save_encoder(path, build_encoder(saved), saved, "test")
+    with pytest.raises(CheckpointError, match=f"converted.safetensors: .*{differing}"):
+        build_encoder(built, path)
+
+
+@torch.no_grad()
+def test_how_a_page_trains_and_reads_an_encoder_is_its_own_affair(tmp_path):
+    path = tmp_path / "converted.safetensors"
+    for saved, other in (
+        (OF_EFFICIENTAT, {"strides": "published", "gain_db": 20.0, "mel_jitter": True}),
+        ({"name": "beats", **SMALL_TRANSFORMER}, {"frame_rate": 15.6, "tokens": "time", "cfg": {"dropout": 0.1}}),
+        ({"name": "atst", **SMALL_TRANSFORMER}, {"dropout": 0.1, "top_db_over": "batch"}),
+    ):
+        save_encoder(path, build_encoder(saved), saved, "test")
+        build_encoder(saved | other, path)
+
+
+def test_weights_of_the_other_front_end_are_refused(golden_dir, mirror_dir, tmp_path):
+    with pytest.raises(CheckpointError, match=r"front end 'efficientat'.*strides: dilated"):
+        MobileNet(width=0.4).load_official(next(mirror_dir.rglob("mn04*.pt")))
+    for vectors in find_vectors(golden_dir, lambda about: "width_mult" in about.get("config", {})):
+        encoder = MobileNet(width=vectors.config["width_mult"], front_end="efficientat")
+        with pytest.raises(CheckpointError, match=r"front end 'fmn'"):
+            encoder.load_official(vectors.save_weights(tmp_path))
+
+
 # width of fmn → width of the sequence head → parameters of the whole, by head; Source: cpjku_efficient.md §2.1
 PUBLISHED = {
     (0.4, 104): {"transformer": 912_048, "hybrid": 1_041_026, "bigru": 1_204_670},
