@@ -67,6 +67,7 @@ class CNN(nn.Module):
                 f"{len(channels)} channels and {len(pooling)} poolings; there must be one of each per block"
             )
         self.scale = scale
+        self.trained_with = {"scale": scale, "pooling": [list(size) for size in pooling]}
         self.spectrogram = MelSpectrogram(
             self.sample_rate,
             n_fft=2048,
