@@ -211,6 +211,7 @@ class System(Settings):
     feature_shards: int = pydantic.Field(2, ge=1, description="cache jobs per source")
     stages: dict[str, Stage] = pydantic.Field(min_length=1)
     ensembles: dict[str, Ensemble] = {}
+    check_mix: bool = pydantic.Field(False, description="warn where a batch leaves BEATs-SED's mix of sources")
     inference: Inference = Inference()
     postprocess: PluginSpec
     variants: dict[str, dict] = {}

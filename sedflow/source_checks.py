@@ -1,4 +1,4 @@
-"""What labels and audio of training sources are warned of: class balance, negatives, overlaps.
+"""What labels and audio of training sources are warned of: class balance, negatives, overlaps, the mix of sources.
 
 Nothing is refused: a source may be meant as it is. The warnings are those of BEATs-SED's README, with the counts.
 """
@@ -15,6 +15,7 @@ import numpy as np
 from sedflow import audio
 from sedflow.events import ClassSet, Clip, Event
 from sedflow.params import HELD_OUT
+from sedflow.source_mix import MIX, mix_doubts
 
 RARE = 10  # times as many clips with the commonest class as with the rarest
 EVERYWHERE = 0.9  # share of a weak source's clips
@@ -54,6 +55,10 @@ def warn_of_sources(
         if source.startswith("synthetic"):
             found += _overlaps([strong[clip.id] for clip in of_source])
         warnings += [f"{source}: {doubt}" for doubt in found]
+    seconds: Counter[str] = Counter()
+    for clip in clips:
+        seconds[clip.source] += clip.seconds
+    warnings += mix_doubts({source: seconds[source] for source in sources if source in MIX}, "the training audio")
     for warning in warnings:
         log.warning("%s", warning)
     return warnings

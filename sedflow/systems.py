@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import graphlib
 import json
+import logging
 from pathlib import Path
 
 from sedflow import plugins
@@ -12,6 +13,9 @@ from sedflow.learning_checks import check_learning
 from sedflow.params import HELD_OUT, PSEUDO, Stage, System, canonical, overlay, read_yaml, validated
 from sedflow.plugins import SettingsError, nearest
 from sedflow.runs import HEADLINES
+from sedflow.source_mix import mix_doubts
+
+log = logging.getLogger(__name__)
 
 
 def read_system(name: str, variant: str = "default", folder="workflow/systems") -> System:
@@ -64,6 +68,8 @@ def check_system(page: dict, where: str = "system") -> System:
     plugins.check("sequence", system.detector.sequence, f"{where}: detector.sequence")
     for name, stage in system.stages.items():
         _check_stage(system, name, stage, where)
+        for doubt in mix_doubts(stage.sources, "a batch") if system.check_mix else ():
+            log.warning("%s: stages.%s.sources: %s", where, name, doubt)
     for name in system.headlines:
         if name not in HEADLINES:
             raise SettingsError(f"{where}: headlines: no metric {name!r}{nearest(name, HEADLINES)}")

@@ -214,3 +214,17 @@ def test_mixtures_in_which_nothing_overlaps_are_warned_of(tmp_path):
     assert "none of its 2 clips with several events" in doubt
     assert doubts_about(tmp_path, "synthetic_strong", "strong", [apart, at_once]) == []
     assert doubts_about(tmp_path, "real_strong", "strong", [apart]) == []
+
+
+def test_sources_outside_the_recommended_mix_are_warned_of_by_their_seconds():
+    seconds = {"real_strong": 12.0, "synthetic_strong": 34.0, "weak": 5.0, "unlabeled": 49.0, "test": 500.0}
+    clips = [Clip(name, f"{name}.flac", amount, name, name) for name, amount in seconds.items()]
+    kinds = dict.fromkeys(seconds, "strong") | {"weak": "weak", "unlabeled": "none"}
+    events = {name: [Event(0.0, 1.0, label) for label in CLASSES.labels] for name in seconds}
+    found = warn_of_sources(clips, kinds, events, {"weak": CLASSES.labels}, CLASSES)
+    mix = [warning for warning in found if "of the training audio" in warning]
+    assert [warning.split(":")[0] for warning in mix] == ["real_strong", "weak", "synthetic_strong"]
+    assert mix[1] == "weak: 5.0% of the training audio, 20% to 40% are recommended"
+    del kinds["unlabeled"]  # each source is optional
+    found = warn_of_sources(clips, kinds, events, {"weak": CLASSES.labels}, CLASSES)
+    assert not any("training audio" in warning for warning in found)

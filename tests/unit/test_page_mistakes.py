@@ -151,3 +151,20 @@ def test_a_mixed_waveform_is_heard_by_every_encoder_that_is_not_cached():
     page = changed("frozen", ("augment",), [spared])
     page["stages"]["frozen"]["cached"] = True
     check_system(page)
+
+
+def test_a_batch_outside_the_recommended_mix_is_warned_of_where_the_page_wants_it(caplog):
+    page, _ = read_page("beats_sed")
+    check_system(page, "beats_sed.yaml")
+    assert caplog.text == ""
+    page = copy.deepcopy(page)
+    page["stages"]["finetune"]["sources"] = {"real_strong": 24, "synthetic_strong": 24, "weak": 48, "unlabeled": 48}
+    check_system(page, "beats_sed.yaml")
+    assert "beats_sed.yaml: stages.finetune.sources: real_strong: 16.7% of a batch, 3% to 10%" in caplog.text
+    assert "synthetic_strong: 1.0 times as much of a batch as real_strong, 3 to 10 times" in caplog.text
+    assert "weak: " not in caplog.text and "unlabeled: " not in caplog.text
+    caplog.clear()
+    page["stages"]["finetune"]["sources"].pop("unlabeled")  # each source is optional
+    check_system(page)
+    check_system(page | {"check_mix": False})
+    assert caplog.text == ""
