@@ -183,7 +183,8 @@ def test_the_other_gate_and_other_sizes_are_refused(all_vectors, tmp_path):
     with pytest.raises(CheckpointError, match=r"unexpected: .*linear"):
         CNN(gate=gate, channels=channels, pooling=pooling).load_official(path)
     with pytest.raises(CheckpointError, match=r"of another shape: blocks\.0\.conv"):
-        CNN(gate=vectors.config["activation"]).load_official(path)
+        wider = [2 * count for count in channels]
+        CNN(gate=vectors.config["activation"], channels=wider, pooling=pooling).load_official(path)
 
 
 # Source: atst_desed.md §4.1, counted on the official modules

@@ -24,7 +24,7 @@ def bigru(dim, config):
 
 
 def transformer(dim, config):
-    heads = 4 if config["seq_model_dim"] < NARROW else 8
+    heads = config.get("tf_heads", 4 if config["seq_model_dim"] < NARROW else 8)
     return Transformer(dim, width=config["seq_model_dim"], layers=config["seq_model_layers"], heads=heads)
 
 

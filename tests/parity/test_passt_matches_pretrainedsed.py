@@ -72,8 +72,12 @@ def test_every_part_from_waveforms_and_from_the_recorded_mel(all_vectors, tmp_pa
 def test_frames_are_the_official_tokens_up_to_the_table(all_vectors, tmp_path):
     for vectors in all_vectors:
         encoder = loaded(vectors, tmp_path)
-        for case, waveform in vectors.inputs("/wave").items():
-            vectors.check(f"{case}/frames", encoder(waveform))
+        for case, waveform in waveforms(vectors).items():
+            embeddings, official = encoder(waveform), vectors.output(f"{case}/frames")
+            if embeddings.shape[1] <= encoder.positions:
+                vectors.check(f"{case}/frames", embeddings)
+            else:  # upstream cuts what lies behind the table
+                assert official.shape[1] == encoder.positions
 
 
 @torch.no_grad()
@@ -84,10 +88,14 @@ def test_scores(all_vectors, tmp_path):
         for name, head in (("strong_head", heads.strong), ("weak_head", heads.weak)):
             head.load_state_dict({kind: vectors.weights[f"{name}.{kind}"] for kind in ("weight", "bias")})
         for case, waveform in waveforms(vectors).items():
-            prediction = heads(match_frames(encoder.tokens(waveform), vectors.config["seq_len"]))
-            vectors.check(f"{case}/strong_logits", prediction.strong_logits.transpose(1, 2))
-            if f"{case}/weak_logits" in vectors.about["outputs"]:
-                vectors.check(f"{case}/weak_logits", prediction.weak.double().logit())
+            ways = [(encoder.tokens(waveform), "")]
+            if f"{case}/mel" in vectors.about["outputs"]:
+                ways.append((encoder.encode(vectors.output(f"{case}/mel").squeeze(1)), "_given_mel"))
+            for tokens, given in ways:
+                prediction = heads(match_frames(tokens, vectors.config["seq_len"]))
+                vectors.check(f"{case}/strong_logits", prediction.strong_logits.transpose(1, 2), given)
+                if f"{case}/weak_logits" in vectors.about["outputs"]:
+                    vectors.check(f"{case}/weak_logits", prediction.weak.double().logit(), given)
 
 
 @pytest.mark.parametrize("prefix", ["model.", "model.fpasst.", "", "student.as_model.model.fpasst."])
