@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from sedflow.frontend import LogMel
+from sedflow.precision import InFloat32
 from sedflow.waveform import checked, completed
 from sedflow.weights import CheckpointError, load_strict, part_of, read_checkpoint
 
@@ -53,6 +54,10 @@ def channels_of(count: float) -> int:
     return rounded + 8 if rounded < 0.9 * count else rounded
 
 
+class _Norm(InFloat32, nn.BatchNorm2d):
+    pass
+
+
 class _ConvNorm(nn.Sequential):
     """Convolution, batch norm, activation."""
 
@@ -69,7 +74,7 @@ class _ConvNorm(nn.Sequential):
             bias=False,
         )
         nn.init.kaiming_normal_(convolution.weight, mode="fan_out")
-        super().__init__(convolution, nn.BatchNorm2d(channels_out, eps=1e-3, momentum=0.01), activation)
+        super().__init__(convolution, _Norm(channels_out, eps=1e-3, momentum=0.01), activation)
 
     def forward(self, maps):
         convolution, norm, activation = self
@@ -78,7 +83,10 @@ class _ConvNorm(nn.Sequential):
         # fixed statistics: the norm is part of the convolution, and no extra pass over the maps is needed
         scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
         shift = norm.bias - norm.running_mean * scale
-        return activation(self._convolved(maps, convolution.weight * scale[:, None, None, None], shift))
+        weight = convolution.weight
+        return activation(
+            self._convolved(maps, (weight * scale[:, None, None, None]).to(weight.dtype), shift.to(weight.dtype))
+        )
 
     def _convolved(self, maps, weight, bias):
         convolution = self[0]

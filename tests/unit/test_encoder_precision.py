@@ -7,14 +7,26 @@ import pytest
 import torch
 
 from sedflow import plugins
+from sedflow.encoders.mobilenet import MobileNet
 
 SMALL = {"depth": 2, "dim": 96, "heads": 4}
-NAMES = ("atst", "beats", "cnn", "passt")
+NAMES = ("atst", "beats", "cnn", "mobilenet", "passt")
 HALVES = (torch.float16, torch.bfloat16)
+# least cosine of an embedding of mn04 in bfloat16 to that in float32: silence, of which it says least, moves most
+ROUGH = {"silent": 0.93, "barely audible": 0.93, "one click": 0.96}
+
+
+def published_mobilenet(mirror_dir):
+    """The real mn04: an untrained MobileNet says next to nothing, of which rounding is a large part."""
+    encoder = MobileNet(width=0.4, front_end="efficientat", strides="dilated")
+    encoder.load_official(next(mirror_dir.rglob("mn04*.pt")))
+    return encoder.eval()
 
 
 @pytest.fixture(scope="module", params=NAMES)
-def encoder(request):
+def encoder(request, mirror_dir):
+    if request.param == "mobilenet":
+        return published_mobilenet(mirror_dir)
     settings = {key: value for key, value in SMALL.items() if key in plugins.settings_of("encoders", request.param)}
     torch.manual_seed(0)
     return plugins.build("encoders", {"name": request.param, **settings}).eval()
@@ -51,7 +63,25 @@ def test_half_precision_is_finite_and_close(encoder, dtype, way):
             halved = copy.deepcopy(encoder).to(dtype)(waveform)
         assert halved.isfinite().all(), kind
         similarity = torch.cosine_similarity(halved.float(), exact, dim=2)
-        assert similarity.min() > 0.999, f"{kind}: {similarity.min()}"
+        rough = dtype == torch.bfloat16 and isinstance(encoder, MobileNet)
+        close = ROUGH.get(kind, 0.98) if rough else 0.999
+        assert similarity.min() > close, f"{kind}: {similarity.min()}"
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+def test_batch_norms_of_mobilenets_stay_in_float32(mirror_dir, dtype):
+    encoder = published_mobilenet(mirror_dir)
+    expected = {name: tensor.clone() for name, tensor in encoder.state_dict().items()}
+    norms = [name for name, module in encoder.named_modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    assert norms
+    halved = encoder.to(dtype)
+    for name, tensor in halved.state_dict().items():
+        if tensor.is_floating_point():
+            assert tensor.dtype == (torch.float32 if name.rpartition(".")[0] in norms else dtype), name
+        if name.rpartition(".")[0] in norms:
+            assert torch.equal(tensor, expected[name])
+    assert halved.double().features[0][1].running_var.dtype == torch.float64
+    assert halved.train().to(dtype)(0.1 * torch.randn(2, 32_000)).isfinite().all()
 
 
 @pytest.mark.parametrize("dtype", HALVES)
