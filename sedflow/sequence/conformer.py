@@ -6,7 +6,7 @@ import torch
 import torchaudio
 from torch import nn
 
-from sedflow.layers import divided, projection
+from sedflow.layers import at_least_float32, divided, projection
 from sedflow.weights import load_strict
 
 
@@ -103,11 +103,12 @@ def _convolve(module, x, padding_mask):
 def _normalise_real(norm, x, padding_mask):
     """Apply a batch or group norm to (batch, channels, frames) with statistics of the real frames alone."""
     if isinstance(norm, nn.GroupNorm):
+        exact = at_least_float32(x)
         share = padding_mask.unsqueeze(1) / (x.shape[1] * padding_mask.sum(1).clamp(min=1)[:, None, None])
-        mean = (x * share).sum((1, 2), keepdim=True)
-        variance = ((x - mean).square() * share).sum((1, 2), keepdim=True)
+        mean = (exact * share).sum((1, 2), keepdim=True)
+        variance = ((exact - mean).square() * share).sum((1, 2), keepdim=True)
         scale = (variance + norm.eps).rsqrt() * norm.weight.unsqueeze(1)
-        return (x - mean) * scale + norm.bias.unsqueeze(1)
+        return ((exact - mean) * scale + norm.bias.unsqueeze(1)).to(x.dtype)
     if not norm.training:
         return norm(x)
     frames = x.transpose(1, 2)

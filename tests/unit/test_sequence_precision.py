@@ -86,3 +86,14 @@ def test_a_clip_of_padding_alone_stays_finite(spec):
     assert output.isfinite().all()
     output[padding_mask].square().mean().backward()
     assert all(p.grad.isfinite().all() for p in head.parameters() if p.grad is not None)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("settings", [{}, {"group_norm": True}, {"group_norm": True, "convolution_first": True}])
+def test_a_conformer_of_bfloat16_weights_takes_padded_clips(settings):
+    head = head_of("conformer", **settings).eval()
+    mask = torch.arange(60) < torch.tensor([[60], [37]])
+    expected = head(embeddings_of(), mask)
+    actual = head.bfloat16()(embeddings_of().bfloat16(), mask)
+    assert actual.dtype == torch.bfloat16
+    assert likeness(actual[mask], expected[mask]) > 0.995
