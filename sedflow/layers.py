@@ -139,7 +139,7 @@ class Dropout(nn.Dropout):
 
     def forward(self, values):
         """Any shape → the same."""
-        if not self.training or self.p == 0 or values.device.type != "cpu":
+        if not self.training or self.p in (0, 1) or values.device.type != "cpu":
             return super().forward(values)
         draws = torch.empty((values.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
         kept = draws.view(torch.int16)[: values.numel()] >= round(self.p * 2**16) - 2**15
