@@ -75,3 +75,8 @@ def test_what_is_too_short_for_a_patch_is_refused_as_such(samples):
     assert encoder.tokens(noise(2800)).shape == (1, 8, 32)
     with pytest.raises(ValueError, match="too short for one token"):
         built("atst").encode(torch.zeros(1, 64, 3))
+
+
+def test_a_dropout_of_everything_leaves_zeros():
+    encoder = built("cnn", dropout=1.0).train()
+    assert torch.equal(encoder(noise(RATE)), torch.zeros(1, 16, encoder.dim))
