@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sedflow.frames import FrameGrid
-from sedflow.layers import Dropout
+from sedflow.layers import BatchNorm2d, Dropout
 from sedflow.official import module_tensors
 from sedflow.spectrogram import MelSpectrogram
 from sedflow.waveform import checked, completed, padded
@@ -151,7 +151,7 @@ class _Block(nn.Module):
         super().__init__()
         self.dropout, self.pool = Dropout(dropout), pool
         self.conv = nn.Conv2d(channels_in, channels_out, 3, padding=1)
-        self.norm = nn.BatchNorm2d(channels_out, eps=1e-3, momentum=momentum)
+        self.norm = BatchNorm2d(channels_out, eps=1e-3, momentum=momentum)
         self.gate = gate(channels_out)
 
     def forward(self, maps):
@@ -160,11 +160,7 @@ class _Block(nn.Module):
 
     def _normed(self, maps):
         if self.norm.training:
-            maps = self.conv(maps)
-            if maps.device.type != "cpu":
-                return self.norm(maps)
-            # with the channels last, a processor adds up millions of values one by one: statistics were 1e-4 off
-            return self.norm(maps.contiguous()).contiguous(memory_format=torch.channels_last)
+            return self.norm(self.conv(maps))
         # fixed statistics: the norm is part of the convolution, and no extra pass over the maps is needed
         factor = self.norm.weight * torch.rsqrt(self.norm.running_var + self.norm.eps)
         weight = self.conv.weight * factor[:, None, None, None]
