@@ -49,7 +49,9 @@ class LogMel(nn.Module):
     n_fft, window, hop : int    samples
     periodic : bool    form of the Hann window
     floor, offset : float    log(max(mel, floor) + offset)
-    jitter : bool    in training, draw the edges of the bank anew for each batch: 0–9 Hz, and up to 1 kHz either way
+    jitter : bool
+        In training, draw the edges of the bank anew for each batch: 0 Hz up to ``jitter_low_hz``, and up to 1 kHz
+        either way.
 
     Source
     ------
@@ -58,6 +60,7 @@ class LogMel(nn.Module):
     """
 
     bands = 128
+    jitter_low_hz = 9
 
     def __init__(
         self,
@@ -85,7 +88,7 @@ class LogMel(nn.Module):
         return super()._apply(lambda tensor: tensor.to(fn(tensor).device), recurse)
 
     def _drawn_bank(self) -> torch.Tensor:
-        low = int(torch.randint(10, ()))
+        low = int(torch.randint(self.jitter_low_hz + 1, ()))
         high = self.sample_rate / 2 - int(torch.randint(2000, ()))
         return self._bank(low, high).to(self.bank.device)
 

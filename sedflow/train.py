@@ -154,9 +154,10 @@ def validation_judge(clips: ClipSet, wanted=()) -> Judge:
         for ids in parts.values():
             truth = {clip: sounding(clips.strong.get(clip, [])) for clip in ids}
             durations = {clip: clips.clips[clip].seconds for clip in ids}
-            judged.append(evaluation.psds({clip: scores[clip] for clip in ids}, truth, durations, which))
+            of_part = {clip: scores[clip] for clip in ids}
+            judged.append(evaluation.psds(of_part, truth, durations, which))
             if "segment_mpauc" in wanted:
-                judged[-1]["segment_mpauc"] = evaluation.segment_mpauc(scores, truth, durations)
+                judged[-1]["segment_mpauc"] = evaluation.segment_mpauc(of_part, truth, durations)
         return {name: sum(part[name] for part in judged) / len(judged) for name in judged[0]}
 
     return judge

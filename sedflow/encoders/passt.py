@@ -35,6 +35,8 @@ class PaSST(nn.Module):
         where the file has none; CP-JKU: 527.
     mel_jitter : bool
         In training, shift the edges of the mel bank at random, batch by batch, as upstream does.
+    jitter_low_hz : int
+        How far up the lower edge is shifted. CP-JKU: 0.
 
     Source
     ------
@@ -44,7 +46,7 @@ class PaSST(nn.Module):
     sample_rate = 16000
     frame_rate = 25.0
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (settings of a page)
         self,
         *,
         dim: int = 768,
@@ -55,6 +57,7 @@ class PaSST(nn.Module):
         dropout: float = 0.0,
         projection: int | None = None,
         mel_jitter: bool = False,
+        jitter_low_hz: int = 9,
     ):
         super().__init__()
         self.dim, self.positions = projection or dim, positions
@@ -63,6 +66,7 @@ class PaSST(nn.Module):
         self.front_end = LogMel(
             self.sample_rate, n_fft=512, window=400, hop=160, periodic=True, floor=1e-7, jitter=mel_jitter
         )
+        self.front_end.jitter_low_hz = jitter_low_hz
         self.embedding = nn.Sequential()
         self.embedding.add_module("patches", _Patches(dim, self.front_end.bands))
         self.embedding.add_module("positions", _Positions(dim, positions))

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from sedflow.encoders.mobilenet import MobileNet
+from sedflow.encoders.passt import PaSST
 
 
 @torch.no_grad()
@@ -68,3 +69,14 @@ def test_casting_the_network_leaves_the_front_end_in_float32():
     halved = encoder.bfloat16()
     assert torch.equal(halved.front_end(waveform), mel)
     assert halved(waveform).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize(("most", "seen"), [(9, set(range(10))), (0, {0})])
+def test_the_lower_edge_of_the_mel_bank_moves_as_far_as_is_said(monkeypatch, most, seen):
+    front_end = PaSST(dim=8, depth=1, heads=1, mel_jitter=True, jitter_low_hz=most).front_end.train()
+    edges = []
+    monkeypatch.setattr(front_end, "_bank", lambda low, high: edges.append((low, high)) or front_end.bank)
+    for _ in range(200):
+        front_end(torch.zeros(1, 1600))
+    assert {low for low, _ in edges} == seen
+    assert all(6000 < high <= 8000 for _, high in edges) and len({high for _, high in edges}) > 100
