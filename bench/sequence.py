@@ -1,18 +1,16 @@
 """Sequence heads: parallel scans against sequential ones, and the cost of every head at four lengths.
 
-Writes to bench/results/: sequence_scans.tsv, sequence_cost.tsv, sequence_cost.png. Contestants of one table row are
-checked to agree first, then run in turn; the medians stand in the tables.
+Contestants of one scan are checked to agree first, then run in turn; the medians stand in the tables.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
 import functools
 import statistics
 import time
-from pathlib import Path
 
+import common
 import torch
 
 from sedflow import plugins
@@ -29,20 +27,35 @@ NAMES = [name for name in plugins.names("sequence") if name != "identity"]
 HEADS = {name: {} if name == "zipformer" else WIDTH for name in NAMES}
 
 
+MEMORY = """
+import torch
+from sedflow import plugins
+head = plugins.build("sequence", {settings}, {dim})
+head(torch.randn({clips}, {frames}, {dim})).square().mean().backward()
+"""
+
+
 def main() -> None:
-    """Run both comparisons on one device."""
+    """Run all comparisons on one device."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--out", type=Path, default=Path("bench/results"))
+    parser.add_argument("--repeats", type=int, default=5)
     options = parser.parse_args()
-    options.out.mkdir(parents=True, exist_ok=True)
     device = torch.device(options.device)
+    page = "sequence" if device.type == "cpu" else f"sequence_{device.type}"
     time_in_turn = functools.partial(medians, device=device, repeats=options.repeats)
-    write(options.out / "sequence_scans.tsv", compare_scans(device, time_in_turn))
+    sections = [common.surroundings("torch", "torchaudio")]
+    sections += ["## Scans", markdown(compare_scans(device, time_in_turn))]
     costs = measure_heads(device, time_in_turn)
-    write(options.out / "sequence_cost.tsv", costs)
-    plot(options.out / "sequence_cost.png", costs, device)
+    plot(common.RESULTS / f"{page}.png", costs, device)
+    sections += [
+        f"## Heads at their defaults, width {WIDTH['width']}, {BATCH} clips",
+        f"![]({page}.png)",
+        markdown(costs),
+    ]
+    if device.type == "cpu":
+        sections += [f"## Peak memory of a training step, {FRAMES[0]} frames", markdown(measure_memory())]
+    common.write(page, "Sequence heads", sections)
 
 
 def compare_scans(device, time_in_turn) -> list[dict]:
@@ -64,8 +77,8 @@ def compare_scans(device, time_in_turn) -> list[dict]:
                         "form": name,
                         "frames": frames,
                         "mode": mode,
-                        "milliseconds": f"{1e3 * seconds[name]:.2f}",
-                        "times_faster_than_sequential": f"{seconds['sequential'] / seconds[name]:.2f}",
+                        "ms": f"{1e3 * seconds[name]:.2f}",
+                        "faster than sequential": f"{seconds['sequential'] / seconds[name]:.2f}",
                     }
                     for name in contestants
                 ]
@@ -144,8 +157,8 @@ def measure_heads(device, time_in_turn) -> list[dict]:
                 "head": name,
                 "parameters": sum(parameter.numel() for parameter in head.parameters()),
                 "frames": frames,
-                "milliseconds_per_clip": f"{1e3 * evaluated[name] / BATCH:.2f}",
-                "training_milliseconds_per_clip": f"{1e3 * trained[name] / BATCH:.2f}",
+                "ms per clip": f"{1e3 * evaluated[name] / BATCH:.2f}",
+                "ms per clip in training": f"{1e3 * trained[name] / BATCH:.2f}",
             }
             for name, head in heads.items()
         ]
@@ -184,15 +197,25 @@ def synchronise(device) -> None:
         torch.cuda.synchronize(device)
 
 
-def write(path: Path, rows: list[dict]) -> None:
-    """Write a table."""
-    with path.open("w", newline="", encoding="utf-8") as file:
-        table = csv.DictWriter(file, rows[0], delimiter="\t", lineterminator="\n")
-        table.writeheader()
-        table.writerows(rows)
+def measure_memory() -> list[dict]:
+    """Peak of a process of its own for every head; a process that only imports torch needs about 300 MiB."""
+    rows = []
+    for name, settings in HEADS.items():
+        peaks = {}
+        for clips in (1, 8):
+            code = MEMORY.format(settings={"name": name, **settings}, dim=DIM, clips=clips, frames=FRAMES[0])
+            peaks[f"MiB at batch {clips}"] = f"{common.peak_memory(code):.0f}"
+        rows.append({"head": name, **peaks})
+    return rows
 
 
-def plot(path: Path, costs: list[dict], device) -> None:
+def markdown(rows: list[dict]) -> str:
+    """Rows of one kind as a table."""
+    lines = [list(rows[0]), ["---"] * len(rows[0]), *(map(str, row.values()) for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def plot(path, costs: list[dict], device) -> None:
     """Milliseconds per clip over frames, one line per head."""
     import matplotlib
 
@@ -200,13 +223,13 @@ def plot(path: Path, costs: list[dict], device) -> None:
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(1, 2, figsize=(10, 4), sharex=True, layout="constrained")
-    for axis, column in zip(axes, ("milliseconds_per_clip", "training_milliseconds_per_clip"), strict=True):
+    for axis, column in zip(axes, ("ms per clip", "ms per clip in training"), strict=True):
         for name in HEADS:
             own = [row for row in costs if row["head"] == name]
             axis.loglog([row["frames"] for row in own], [float(row[column]) for row in own], marker="o", label=name)
-        axis.set(
-            xlabel="frames", ylabel="ms per clip", title=column.split("_")[0].replace("milliseconds", "evaluation")
-        )
+        axis.set_xticks(FRAMES, [str(frames) for frames in FRAMES])
+        axis.minorticks_off()
+        axis.set(xlabel="frames", ylabel=column)
     axes[0].legend()
     figure.suptitle(f"Sequence heads on {device.type}, batch {BATCH}, width {WIDTH['width']}, from {DIM}")
     figure.savefig(path, dpi=120)
