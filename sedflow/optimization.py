@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
+from torch import nn
 
 from sedflow.detector import Detector
 
@@ -20,8 +21,9 @@ def parameter_groups(detector: Detector, optimizer: dict) -> list[dict]:
     Returns
     -------
     list of dict
-        ``params``, ``lr``, ``weight_decay``, ``name``. Biases and norms (one-dimensional tensors) are never decayed.
-        Layer i of an encoder with n layers gets lr · layer_decay^(n−1−i): the layer nearest the output learns fastest.
+        ``params``, ``lr``, ``weight_decay``, ``name``. Biases, norms, gains, positions and tokens never decay, see
+        `never_decay`. Layer i of an encoder with n layers gets lr · layer_decay^(n−1−i): the layer nearest the output
+        learns fastest.
     """
     encoder_parameters = {id(p) for encoder in detector.encoders.values() for p in encoder.parameters()}
     head = [p for p in detector.parameters() if id(p) not in encoder_parameters]
@@ -33,16 +35,31 @@ def parameter_groups(detector: Detector, optimizer: dict) -> list[dict]:
         for depth, layer in enumerate(reversed(encoder.layers())):
             lr = optimizer["lr"][name] * decay**depth
             layers.append((f"{name}.{len(encoder.layers()) - 1 - depth}", list(layer.parameters()), lr))
-    groups = []
+    groups, spared = [], never_decay(detector)
     for name, parameters, lr in layers:
         trained = [p for p in parameters if p.requires_grad]
         for suffix, chosen, weight_decay in (
-            ("", [p for p in trained if p.dim() > 1], optimizer["weight_decay"]),
-            (".norms", [p for p in trained if p.dim() <= 1], 0.0),
+            ("", [p for p in trained if id(p) not in spared], optimizer["weight_decay"]),
+            (".norms", [p for p in trained if id(p) in spared], 0.0),
         ):
             if chosen:
                 groups.append({"params": chosen, "lr": lr, "weight_decay": weight_decay, "name": name + suffix})
     return groups
+
+
+def never_decay(network: nn.Module) -> set[int]:
+    """Ids of all parameters but the matrices that data is multiplied by: weights of linear layers, convolutions, GRUs.
+
+    So biases, norms, the gains of weight norms, tables and vectors of positions, and tokens stay as they are learnt.
+    """
+    spared = set()
+    for module in network.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            # torch's weight norm keeps the gain as original0 and the direction as original1, ours weight_g and weight_v
+            matrix = name == "original1" or ("weight" in name and name != "weight_g")
+            if not matrix or parameter.dim() <= 1 or isinstance(module, nn.Embedding):
+                spared.add(id(parameter))
+    return spared
 
 
 def build_optimizer(detector: Detector, optimizer: dict) -> torch.optim.Optimizer:

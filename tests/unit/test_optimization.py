@@ -5,12 +5,14 @@ import copy
 import pytest
 import torch
 
-from sedflow.detector import Detector, build_detector
+from sedflow import plugins
+from sedflow.detector import Detector, build_detector, build_encoder
 from sedflow.loading import Row, Share
 from sedflow.optimization import (
     build_optimizer,
     freeze_unused,
     learning_rate_factor,
+    never_decay,
     ramp,
     teacher_decay,
     update_teacher,
@@ -74,6 +76,32 @@ def test_decay_skips_biases_and_norms(name):
         spared = value.dim() <= 1
         assert value.equal(before[key]) == spared, key
     assert any("norm" in key for key in before) and any(key.endswith("bias") for key in before)
+
+
+@pytest.mark.parametrize(
+    ("family", "settings", "spared"),
+    [
+        ("encoders", {"name": "beats", "dim": 16, "depth": 1, "heads": 2}, {"weight_g", "grep_a"}),
+        ("encoders", {"name": "atst", "dim": 16, "depth": 1, "heads": 2}, {"pos_embed"}),
+        (
+            "encoders", {"name": "passt", "dim": 16, "depth": 1, "heads": 2},
+            {"cls_token", "dist_token", "new_pos_embed", "freq_new_pos_embed", "time_new_pos_embed"},
+        ),
+        ("sequence", {"name": "tcn", "width": 8}, {"original0"}),
+        ("sequence", {"name": "conformer", "width": 16}, set()),
+        ("sequence", {"name": "bigru", "width": 8}, set()),
+    ],
+    ids=lambda value: value["name"] if isinstance(value, dict) else "",
+)  # fmt: skip
+def test_gains_positions_and_tokens_never_decay_and_every_matrix_does(family, settings, spared):
+    part = build_encoder(settings) if family == "encoders" else plugins.build("sequence", settings, 16)
+    never = never_decay(part)
+    wide = {name: p for name, p in part.named_parameters() if p.dim() > 1 and p.requires_grad}
+    still = {name for name, p in wide.items() if id(p) in never and not name.endswith("relative_attention_bias.weight")}
+    assert {name.rpartition(".")[2] for name in still} == spared
+    assert all(id(p) in never for p in part.parameters() if p.dim() <= 1)
+    assert settings["name"] != "beats" or id(part.embedding.relative_attention_bias.weight) in never
+    assert len(still) < len(wide)
 
 
 def test_parameters_that_no_score_depends_on_are_frozen_and_no_others():
