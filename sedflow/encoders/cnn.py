@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from sedflow.frames import FrameGrid
 from sedflow.layers import BatchNorm2d, Dropout
 from sedflow.official import module_tensors
+from sedflow.precision import InFloat32
 from sedflow.spectrogram import MelSpectrogram
 from sedflow.waveform import checked, completed, padded
 from sedflow.weights import load_strict, read_checkpoint
@@ -151,7 +152,7 @@ class _Block(nn.Module):
         super().__init__()
         self.dropout, self.pool = Dropout(dropout), pool
         self.conv = nn.Conv2d(channels_in, channels_out, 3, padding=1)
-        self.norm = BatchNorm2d(channels_out, eps=1e-3, momentum=momentum)
+        self.norm = _Norm(channels_out, eps=1e-3, momentum=momentum)
         self.gate = gate(channels_out)
 
     def forward(self, maps):
@@ -165,7 +166,12 @@ class _Block(nn.Module):
         factor = self.norm.weight * torch.rsqrt(self.norm.running_var + self.norm.eps)
         weight = self.conv.weight * factor[:, None, None, None]
         bias = (self.conv.bias - self.norm.running_mean) * factor + self.norm.bias
-        return F.conv2d(maps, weight, bias, padding=1)
+        dtype = self.conv.weight.dtype
+        return F.conv2d(maps, weight.to(dtype), bias.to(dtype), padding=1)
+
+
+class _Norm(InFloat32, BatchNorm2d):
+    pass
 
 
 class _ContextGate(nn.Module):

@@ -69,8 +69,9 @@ def test_half_precision_is_finite_and_close(encoder, dtype, way):
 
 
 @pytest.mark.parametrize("dtype", HALVES)
-def test_batch_norms_of_mobilenets_stay_in_float32(mirror_dir, dtype):
-    encoder = published_mobilenet(mirror_dir)
+@pytest.mark.parametrize("name", ["cnn", "mobilenet"])
+def test_batch_norms_stay_in_float32(mirror_dir, name, dtype):
+    encoder = published_mobilenet(mirror_dir) if name == "mobilenet" else plugins.build("encoders", {"name": name})
     expected = {name: tensor.clone() for name, tensor in encoder.state_dict().items()}
     norms = [name for name, module in encoder.named_modules() if isinstance(module, torch.nn.BatchNorm2d)]
     assert norms
@@ -80,7 +81,7 @@ def test_batch_norms_of_mobilenets_stay_in_float32(mirror_dir, dtype):
             assert tensor.dtype == (torch.float32 if name.rpartition(".")[0] in norms else dtype), name
         if name.rpartition(".")[0] in norms:
             assert torch.equal(tensor, expected[name])
-    assert halved.double().features[0][1].running_var.dtype == torch.float64
+    assert halved.double().get_submodule(norms[0]).running_var.dtype == torch.float64
     assert halved.train().to(dtype)(0.1 * torch.randn(2, 32_000)).isfinite().all()
 
 
