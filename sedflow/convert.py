@@ -97,6 +97,7 @@ def _remarks(contents: Contents, given: dict, left: Iterable[str]) -> str:
     layers = {
         name.removeprefix("state_dict.").rpartition(".")[0] or name for name in left if not name.endswith(STATISTICS)
     }
+    layers = {layer for layer in layers if not any(layer.startswith(f"{outer}.") for outer in layers)}
     remarks = [f"assumed {', '.join(assumed)}"] if assumed else []
     remarks += [f"left out {shortened(layers)}"] if layers else []
     return "".join(f"; {remark}" for remark in remarks)
