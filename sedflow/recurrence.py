@@ -73,13 +73,18 @@ class _Recurrence(torch.autograd.Function):
     def forward(ctx, gates, weights, biases):
         directions, frames, batch, _ = gates.shape
         width = weights.shape[2]
-        opened = torch.empty_like(gates)  # gates behind their nonlinearities
-        recalled = gates.new_empty(directions, frames, batch, width)  # what the state adds to the candidate
-        states = torch.empty_like(recalled)
-        given_doors, given_new = (part.unbind(1) for part in gates.split([2 * width, width], dim=3))
-        doors, new = (part.unbind(1) for part in opened.split([2 * width, width], dim=3))
-        reset, update, _ = (part.unbind(1) for part in opened.chunk(3, dim=3))
-        recall, after = recalled.unbind(1), states.unbind(1)
+        kept = frames if any(ctx.needs_input_grad) else 1  # what no gradient will ask for is written over
+        opened = gates.new_empty(directions, kept, batch, 3 * width)  # gates behind their nonlinearities
+        recalled = gates.new_empty(directions, kept, batch, width)  # what the state adds to the candidate
+        states = gates.new_empty(directions, frames, batch, width)
+
+        def by_frame(part):
+            return part.unbind(1) * (frames // part.shape[1])
+
+        given_doors, given_new = (by_frame(part) for part in gates.split([2 * width, width], dim=3))
+        doors, new = (by_frame(part) for part in opened.split([2 * width, width], dim=3))
+        reset, update, _ = (by_frame(part) for part in opened.chunk(3, dim=3))
+        recall, after = by_frame(recalled), by_frame(states)
         onto_gates, biases = weights.transpose(1, 2).contiguous(), biases.unsqueeze(1)
         state = gates.new_zeros(directions, batch, width)
         for frame in range(frames):
