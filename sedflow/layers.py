@@ -190,9 +190,11 @@ class _BatchNorm(torch.autograd.Function):
         clips = [part.permute(0, 2, 3, 1) for part in (maps, gradient, by_maps)]
         by_weight = sum(_row_sums((clip - mean).mul_(pull)) for clip, pull, _ in zip(*clips, strict=True)) * inverse
         by_bias = sum(_row_sums(pull.float()) for pull in clips[1])
+        # what the maps get is linear in what comes back and in the maps themselves
+        scale, slope = weight * inverse, -weight * inverse.square() * by_weight / count
+        offset = -scale * by_bias / count - slope * mean
         for clip, pull, target in zip(*clips, strict=True):
-            rest = torch.addcmul(pull - by_bias / count, clip - mean, by_weight * inverse, value=-1 / count)
-            target.copy_(rest.mul_(weight * inverse))
+            torch.addcmul(torch.addcmul(offset, pull, scale), clip, slope, out=target)
         return by_maps, by_weight, by_bias, None
 
 
