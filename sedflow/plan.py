@@ -10,10 +10,11 @@ import functools
 from collections.abc import Iterator
 from pathlib import Path
 
-from sedflow import digest, params, plugins, postprocess, systems
+from sedflow import digest, plugins, postprocess, systems
 from sedflow.download import pretrained
 from sedflow.features import cache_key
 from sedflow.params import PSEUDO, SettingsError, Shared, Stage, System, canonical
+from sedflow.yaml_text import read_yaml
 
 RUN = "models/{system}/{variant}/{stage}/seed{seed}"
 LOGITS = "data/logits/{system}/{variant}/{stage}/seed{seed}/{network}/{corpus}/{source}"
@@ -123,7 +124,7 @@ class Pages:
 
 def _check_written_out(page: Path, system: System) -> None:
     """DVC reads the file itself, so what it follows must stand there, defaults too."""
-    written = params.read_yaml(page)
+    written = read_yaml(page)
     for key in FOLLOWED:
         if key not in written:
             raise SettingsError(f"{page}: write out `{key}: {canonical(system.model_dump(mode='json')[key])}`")

@@ -22,7 +22,7 @@ import yaml
 
 from sedflow.audio import sha256
 from sedflow.events import read_table
-from sedflow.params import load_yaml
+from sedflow.yaml_text import load_yaml
 
 METADATA = Path(".snakemake/metadata")
 MADE = Path(".snakemake/made.json")

@@ -10,10 +10,11 @@ from pathlib import Path
 
 from sedflow import plugins
 from sedflow.learning_checks import check_learning
-from sedflow.params import HELD_OUT, PSEUDO, Stage, System, canonical, overlay, read_yaml, validated
+from sedflow.params import HELD_OUT, PSEUDO, Stage, System, canonical, validated
 from sedflow.plugins import SettingsError, nearest
 from sedflow.runs import HEADLINES
 from sedflow.source_mix import mix_doubts
+from sedflow.yaml_text import overlay, read_yaml
 
 log = logging.getLogger(__name__)
 

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from sedflow import collect, plugins
 from sedflow.corpora import write_pieces
-from sedflow.params import overlay
 from sedflow.systems import check_system
+from sedflow.yaml_text import overlay
 
 CORPUS = {"name": "demo", "synthetic_strong": 10, "weak": 4, "unlabeled": 4, "validation": 4, "test": 4, "seconds": 4.0}
 OPTIMIZER = {"lr": {"head": 0.003}, "warmup_steps": 2, "weight_decay": 0.01, "clip_norm": 1.0}

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-NOUNS = {"params", "plugins", "ranges", "events", "files", "tables", "frames", "scores", "compat"}
+NOUNS = {"params", "plugins", "ranges", "yaml_text", "events", "files", "tables", "frames", "scores", "compat"}
 FAMILIES = {"corpora", "encoders", "sequence", "losses"}
 STEPS = {"download", "synthesis", "features", "dataset", "augment", "detector", "learner", "train", "inference"}
 STEPS |= {"postprocess", "evaluation", "report", "doctor", "sync", "cli"}

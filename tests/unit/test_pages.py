@@ -2,8 +2,9 @@
 
 import pytest
 
-from sedflow import params, tuning
+from sedflow import tuning
 from sedflow.systems import build_corpus, read_system
+from sedflow.yaml_text import read_yaml
 
 WEAK_CLIPS = 1420  # of DESED, the shortest of its sources: an epoch of the published codes ends with them
 
@@ -163,7 +164,7 @@ def test_every_page_has_a_tiny_form_of_the_same_stages():
 
 
 def test_variants_of_the_comparison_say_what_was_published():
-    assert params.read_yaml("workflow/systems/efficient_sed.yaml")["comparison"]["groups"]
+    assert read_yaml("workflow/systems/efficient_sed.yaml")["comparison"]["groups"]
     for name in ("atst_sed", "efficient_sed"):
         system = read_system(name)
         shown = [variant for group in system.comparison.groups.values() for variant in group]

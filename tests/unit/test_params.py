@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from sedflow import params, systems
-from sedflow.params import SettingsError, canonical, overlay
+from sedflow import systems
+from sedflow.params import SettingsError, canonical
 from sedflow.systems import check_system
+from sedflow.yaml_text import overlay, read_yaml
 
 PAGES = sorted(Path("workflow/systems").glob("*.yaml"))
 PAGE = yaml.safe_load("""
@@ -91,12 +92,12 @@ def test_an_unknown_system_or_variant_is_refused_with_the_nearest_one():
 
 def test_numbers_that_yaml_takes_for_text_are_numbers(tmp_path):
     (tmp_path / "page.yaml").write_text("a: 1e-05\nb: [3e-3, text, one2e]\nc: '12'\n")
-    assert params.read_yaml(tmp_path / "page.yaml") == {"a": 1e-05, "b": [0.003, "text", "one2e"], "c": "12"}
+    assert read_yaml(tmp_path / "page.yaml") == {"a": 1e-05, "b": [0.003, "text", "one2e"], "c": "12"}
 
 
 def test_words_that_old_yaml_takes_for_truth_values_are_words(tmp_path):
     (tmp_path / "page.yaml").write_text("{on: spectrum, a: [yes, no, off, y], b: [true, False]}")
-    assert params.read_yaml(tmp_path / "page.yaml") == {
+    assert read_yaml(tmp_path / "page.yaml") == {
         "on": "spectrum",
         "a": ["yes", "no", "off", "y"],
         "b": [True, False],
@@ -107,7 +108,7 @@ def test_words_that_old_yaml_takes_for_truth_values_are_words(tmp_path):
 def test_a_page_that_is_no_mapping_is_refused(tmp_path, text):
     (tmp_path / "page.yaml").write_text(text)
     with pytest.raises(SettingsError, match=r"page\.yaml"):
-        params.read_yaml(tmp_path / "page.yaml")
+        read_yaml(tmp_path / "page.yaml")
 
 
 def test_a_variant_changes_what_it_names_and_nothing_else():

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from sedflow.params import load_yaml
+from sedflow.yaml_text import load_yaml
 
 ROOT = Path(__file__).parents[2]
 TINY = {"synthetic_strong": 4, "weak": 2, "unlabeled": 2, "validation": 2, "test": 2}
