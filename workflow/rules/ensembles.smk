@@ -12,7 +12,7 @@ rule score_source:
     benchmark:
         "logs/benchmarks/score_source/{system}/{variant}/{stage}/seed{seed}/{network}/{corpus}/{source}.tsv"
     resources:
-        gpu=1,
+        gpu=GPU,
     params:
         source="{source}",
         network="{network}",

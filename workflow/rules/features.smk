@@ -13,7 +13,7 @@ rule features:
     benchmark:
         "logs/benchmarks/features/{key}/{corpus}/{source}-{shard}.tsv"
     resources:
-        gpu=1,
+        gpu=GPU,
     params:
         settings=lambda wildcards: canonical(PAGES.cache(wildcards.key)),
         weights=lambda wildcards, input: repeated("--weights", input.weights),

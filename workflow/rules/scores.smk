@@ -11,7 +11,7 @@ rule score:
     benchmark:
         "logs/benchmarks/score/{system}/{variant}/{stage}/seed{seed}_{network}.tsv"
     resources:
-        gpu=1,
+        gpu=GPU,
     params:
         manifests=manifest_options,
         network="{network}",

@@ -33,7 +33,7 @@ rule train:
         "logs/benchmarks/train/{system}/{variant}/{stage}/seed{seed}.tsv"
     threads: SHARED.threads
     resources:
-        gpu=1,
+        gpu=GPU,
     params:
         settings=lambda wildcards: canonical(plan.train_settings(wildcards.system, page_of(wildcards), wildcards.stage)),
         seed="{seed}",
