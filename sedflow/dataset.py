@@ -114,7 +114,9 @@ class Batch:
         return tuple(name for name in rows if getattr(self, name) is not None)
 
     def followed_by(self, other: Batch) -> Batch:
-        """Join another batch below it; of what they read, the waveforms."""
+        """Join another batch below it, one that nothing mixed; of what they read, the waveforms."""
+        if self.clean_known is not None:
+            other = other.replace(clean_known=other.known, clean_valid=other.valid)
         changes = {name: torch.cat([getattr(self, name), getattr(other, name)]) for name in self._tensors}
         changes |= {name: getattr(self, name) + getattr(other, name) for name in ("sources", "kinds", "clips")}
         for name in ("inputs", "clean"):

@@ -62,7 +62,7 @@ def _check_augment(system: System, stage: Stage, kinds: Kinds, at: str) -> None:
     """Augmentations exist, take these settings, come in the order of their domains, and reach what they should."""
     encoders = [encoder["name"] for encoder in system.detector.encoders]
     latest, checked = 0, []
-    _check_mixups([plugins.check("augment", spec, at) for spec in stage.augment if spec["name"] == "mixup"], at)
+    _check_mixups([plugins.check("augment", spec, at) for spec in stage.augment if spec.get("name") == "mixup"], at)
     for spec in stage.augment:
         settings = plugins.check("augment", spec, at)
         checked.append(settings)
@@ -92,6 +92,11 @@ def _check_augment(system: System, stage: Stage, kinds: Kinds, at: str) -> None:
                     f"{at}.encoders: {sorted(spared)} hear the same mixed waveform as the others; name them too, or "
                     "mix on `spectrum` or `features`"
                 )
+    if sum(settings.get("partner") == "source" for settings in checked) > 1:
+        raise SettingsError(
+            f"{at}: a clip comes with one other of its source, for one wavmix; name all sources in one, or choose "
+            "`partner: batch`"
+        )
     check_order_of_mixing(checked, stage, at)
 
 

@@ -206,6 +206,8 @@ def test_wavmix_with_any_clip_of_the_source_mixes_each_row_with_its_own(batch):
     assert mixed.weak[left].equal(batch.weak[left])
     kept = augment("wavmix", waveforms_only, 3, probability=0.0, partner="source")
     assert kept.inputs.waveform.equal(batch.inputs.waveform) and kept.strong.equal(batch.strong)
+    of_mixed = augment("wavmix", augment("mixup", waveforms_only, 1, probability=1.0), 3, partner="source")
+    assert of_mixed.clean_known.equal(batch.known) and of_mixed.clean_valid.equal(batch.valid)
 
 
 def test_the_teacher_of_unmixed_clips_keeps_what_their_own_labels_speak_of(batch):
@@ -358,6 +360,8 @@ def page(augmentations, freeze=(), encoders=("cnn", "atst"), **stage):
         (page([{"name": "mixup"}, {"name": "mixup"}]), "2 mixups need `groups"),
         (page([{"name": "mixup", "groups": [["weak"]]}, {"name": "mixup", "groups": [["weak"]]}]), "2 mixups need"),
         (page([{"name": "wavmix", "partner": "set"}]), "partner: wavmix cannot take 'set'"),
+        (page([{"name": "wavmix", "partner": "source"}] * 2), "one other of its source, for one wavmix"),
+        (page([{"probability": 0.5}]), r"augment: expected \{name: …\}"),
         (page([], freeze=["cnn"], random_crops=True), "cached features are of whole clips"),
     ],
 )
