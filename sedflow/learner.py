@@ -73,7 +73,8 @@ class Learner(lightning.LightningModule):
             for key, own in (("labels", list(clips.classes)), ("sample_rate", clips.sample_rate)):
                 if (its := getattr(loss, key, None)) not in (None, own):
                     raise plugins.SettingsError(f"{label}: its checkpoint has the {key} {its}, this page {own}")
-        self.augmentations = [build_augmentation(spec) for spec in stage["augment"]]
+        page = {"clip_seconds": clips.clip_seconds, "sample_rate": clips.sample_rate}
+        self.augmentations = [build_augmentation(spec, page) for spec in stage["augment"]]
         between_validations = stage["validate_every"] * stage["accumulate"]
         drawn = (stage["sampling"], between_validations, sources_beneath(stage["augment"], clips), stage["epoch_clips"])
         self.batches = TrainingBatches(clips, stage["sources"], seed, *drawn)

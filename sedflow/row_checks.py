@@ -84,13 +84,13 @@ def _check_named(sources: list[str] | None, stage: Stage, at: str, name: str) ->
 
 
 def check_repeated(settings: dict, system: System, at: str) -> None:
-    """What an augmentation has to be told of the page is what the page says, and its ranges are not empty."""
+    """What an augmentation says of the page is what the page says, and its ranges are not empty."""
     name = settings["name"]
     known = plugins.settings_of("augment", name)
     values = {key: settings.get(key, default) for key, (_, default) in known.items()}
     for key in ("clip_seconds", "sample_rate"):
-        if key in values and values[key] != (own := getattr(system, key)):
-            raise SettingsError(f"{at}.{key}: {name} has {values[key]:g}, but this page {own:g}; set `{key}: {own:g}`")
+        if key in settings and settings[key] != (own := getattr(system, key)):
+            raise SettingsError(f"{at}.{key}: {name} has {values[key]:g}, but this page {own:g}; leave `{key}` out")
     for low in (key for key in values if key.startswith("min_")):
         high = f"max_{low.removeprefix('min_')}"
         if high in values and values[low] > values[high]:

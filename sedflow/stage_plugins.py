@@ -22,8 +22,10 @@ def build_loss(spec: dict):
     return plugins.build("losses", {key: value for key, value in spec.items() if key not in LOSS_WEIGHTS})
 
 
-def build_augmentation(spec: dict) -> tuple[Callable, str, dict]:
-    """(function, domain, settings) of an entry of a page's ``augment``."""
+def build_augmentation(spec: dict, page: dict) -> tuple[Callable, str, dict]:
+    """(function, domain, settings) of an entry of a page's ``augment``; what it has to know of ``page`` is added."""
     settings = plugins.check("augment", spec, "augment")
     name = settings.pop("name")
-    return plugins.load("augment", name), settings.get("on") or plugins.constant("augment", name, "DOMAIN"), settings
+    told = {key: page[key] for key in plugins.settings_of("augment", name) if page.get(key) is not None}
+    domain = settings.get("on") or plugins.constant("augment", name, "DOMAIN")
+    return plugins.load("augment", name), domain, told | settings

@@ -18,14 +18,14 @@ DOMAIN = "waveform"
 
 
 def device_impulse(
-    batch: Batch, rng: np.random.Generator, *, folder: str, sample_rate: Count, probability: Share = 0.5
+    batch: Batch, rng: np.random.Generator, *, folder: str, sample_rate: Count = 16_000, probability: Share = 0.5
 ) -> Batch:
     """Convolve clips with impulse responses of recording devices, for student and teacher alike.
 
     Parameters
     ----------
     folder : str    of audio files with one response each, e.g. those of MicIRP
-    sample_rate : int    of the clips, Hz; the responses are brought to it
+    sample_rate : int    Hz, of the clips (a page's own unless set); the responses are brought to it
     probability : float    chance that a clip is convolved
 
     Raises

@@ -27,7 +27,7 @@ def frame_shift(
     Parameters
     ----------
     max_seconds : float    largest shift to either side, each as likely
-    clip_seconds : float    length of the clips
+    clip_seconds : float    length of the clips; a page's own unless set
     sigma_seconds : float, optional    draw from a normal distribution of this width instead
     sources : list of str, optional    shift clips of these sources; all if unset
 

@@ -30,7 +30,7 @@ def time_mask(
     ----------
     masks : int    stretches per clip
     min_seconds, max_seconds : float    shortest and longest stretch
-    clip_seconds : float    length of the clips
+    clip_seconds : float    length of the clips; a page's own unless set
     labels : bool
         False: targets stay and the teacher hears everything, so that the student learns to bridge gaps. True: targets
         and pseudo-labels are blanked too, and the teacher hears what the student hears; only clips whose labels say

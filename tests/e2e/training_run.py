@@ -34,7 +34,7 @@ PAGE = {
         "frozen": {
             "freeze": ["mobilenet"],
             "sources": {"synthetic_strong": 4, "weak": 2, "unlabeled": 2},
-            "augment": [{"name": "frame_shift", "clip_seconds": 4.0}, {"name": "mixup"}, {"name": "feature_noise"}],
+            "augment": [{"name": "frame_shift"}, {"name": "mixup"}, {"name": "feature_noise"}],
             "losses": [{"name": "supervised"}, {"name": "consistency", "weight": 2.0, "ramp_steps": 6}],
             "teacher": {"decay": 0.9},
             "optimizer": OPTIMIZER,

@@ -350,7 +350,7 @@ def page(augmentations, freeze=(), encoders=("cnn", "atst"), **stage):
         (page([{"name": "mixup", "on": "mel"}]), "mixup cannot take 'mel': .*'spectrum' or 'features'"),
         (page([{"name": "freq_warp", "encoders": ["cmm"]}]), "no encoder 'cmm'"),
         (page([{"name": "feature_noise"}]), "cached features, but"),
-        (page([{"name": "device_impulse", "folder": "x", "sample_rate": 8000}]), "set `sample_rate: 16000`"),
+        (page([{"name": "device_impulse", "folder": "x", "sample_rate": 8000}]), "leave `sample_rate` out"),
         (page([], losses=[{"name": "consistency"}]), "needs a teacher"),
         (page([], losses=[{"name": "distillation"}]), "needs a source of pseudo-labels"),
         (page([], losses=[{"name": "supervised", "ramp": "square"}]), "ramp: Input should be 'exponential', 'linear'"),

@@ -75,7 +75,12 @@ WAVMIXED, MIXED = ("augment", 0), ("augment", 1)
             r"min_seconds: time_mask has 3\.5, more than its max_seconds 3",
         ),
         ("finetune", ("augment", 2, "max_seconds"), 30, r"max_seconds: 30 is longer than a clip"),
-        ("finetune", ("augment", 2, "clip_seconds"), 3.0, r"time_mask has 3, but this page 10; set `clip_seconds: 10`"),
+        (
+            "finetune",
+            ("augment", 2, "clip_seconds"),
+            3.0,
+            r"time_mask has 3, but this page 10; leave `clip_seconds` out",
+        ),
         (
             "finetune",
             ("augment", 6, "max_bands"),

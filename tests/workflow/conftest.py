@@ -108,7 +108,7 @@ def shrink(clone):
         stage |= {"steps": 2, "validate_every": 2, "sources": {"synthetic_strong": 2, "weak": 1, "unlabeled": 1}}
         stage["optimizer"]["warmup_steps"] = 1
         for shift in stage["augment"]:
-            shift |= {"max_seconds": 2.0, "clip_seconds": 4.0}
+            shift["max_seconds"] = 2.0
     page.write_text(yaml.safe_dump(settings, sort_keys=False))
     clone.change("params.yaml", ["threads"], 1)
 
