@@ -118,8 +118,8 @@ def thin(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def roc_line(name: str, efpr: Sequence[float], tpr: Sequence[float], end: float, style: str) -> Line:
-    """A PSD-ROC as a staircase that holds its last rate until ``end``."""
-    return Line(name, [*efpr, end], [*tpr, *tpr[-1:]], f"{style} steps")
+    """A PSD-ROC as a staircase that holds its last rate until ``end``; no line where no class sounds."""
+    return Line(name, [*efpr, *[end] * bool(len(efpr))], [*tpr, *tpr[-1:]], f"{style} steps")
 
 
 def learning_charts(quantities: Mapping[str, Sequence[Line]]) -> list[dict]:

@@ -8,8 +8,8 @@ from finished_system import build_system, read_truth
 
 from sedflow import cli
 from sedflow.agreement import EvaluationError
-from sedflow.comparison import compare, contenders, corpus_of
-from sedflow.comparison_page import settings_that_differ
+from sedflow.comparison import Contender, compare, contenders, corpus_of
+from sedflow.comparison_page import settings_that_differ, write_comparison_page
 from sedflow.scores import load_scores
 
 
@@ -82,6 +82,16 @@ def test_score_files_are_compared_on_a_truth_that_is_given(stages, eval_referenc
     page = (tmp_path / "page.html").read_text()
     assert "default-src 'none'" in page and "Class by class" in page
     assert not re.findall(r"""(?:src|href)="(?!data:|#)""", page)
+
+
+def test_a_page_of_clips_in_which_nothing_sounds_has_no_curves(tmp_path, eval_reference_dir):
+    scores = dict(list(load_scores(eval_reference_dir / "scores").items())[:2])
+    seconds = {clip: of_clip.seconds for clip, of_clip in scores.items()}
+    systems = {"one": [scores], "two": [scores]}
+    rows = compare(systems, {}, seconds, samples=2)
+    contenders = [Contender(name, ()) for name in systems]
+    write_comparison_page(tmp_path / "page.html", contenders, systems, {}, seconds, rows, "test")
+    assert "PSD-ROC" in (tmp_path / "page.html").read_text()
 
 
 def test_other_clips_and_other_endings_are_refused(stages, eval_reference_dir, tmp_path):
