@@ -233,7 +233,7 @@ class Postprocess:
         ------
         PostprocessError    classes without settings, or settings for classes that the scores lack
         """
-        if self.name == "none" or not scores:
+        if not scores or (self.name == "none" and not any(self.settings.values())):
             return dict(scores)
         frames = Frames.of(scores)
         odd = sorted(set(self.settings) ^ set(frames.classes))

@@ -193,6 +193,13 @@ def test_a_list_of_numbers_stands_for_each_of_them():
     assert told[0] == told[1]
 
 
+def test_what_was_tuned_is_what_is_applied_even_where_candidates_name_another_kind():
+    few, filtered = noisy_set(clips=6), {"name": "median_filter", "seconds": 0.5}
+    told = [tuning.tune_classes(kind, [filtered], *few, "validation") for kind in ("none", "median_filter")]
+    one, other = (postprocess.build(spec).apply(few[0]) for spec in told)
+    assert all(np.array_equal(one[clip].values, other[clip].values) for clip in few[0])
+
+
 def test_a_class_that_validation_lacks_gets_what_serves_the_others():
     scores, truth, durations = noisy_set()
     dogs = {clip: [e for e in events if e.label == "dog"] for clip, events in truth.items()}
