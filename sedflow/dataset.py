@@ -153,7 +153,7 @@ class ClipSet:
     root : Path    folder the clips' paths are relative to
     known : mapping, optional    clip id → (classes,) bool: what its labels speak of; by default all classes
     pseudo : PseudoLabels, optional    an ensemble's probabilities; its clips make up the source ``pseudo``
-    random_crops : bool    whether training clips may be longer, and are read in parts
+    random_crops : bool    whether training clips, but for weakly labelled ones, may be longer, and are read in parts
     frame_labels : str    see `sedflow.frames.frame_targets`
     """
 
@@ -185,10 +185,12 @@ class ClipSet:
         self.pseudo: PseudoLabels | None = pseudo
         self.frame_labels = frame_labels
         for clip in clips:
-            if self.starts(clip.id) > 1 and not (random_crops and clip.source not in HELD_OUT):
+            # a label of a whole clip may be false of a part
+            cropped = random_crops and clip.source not in HELD_OUT and kinds[clip.source] != "weak"
+            if self.starts(clip.id) > 1 and not cropped:
                 raise LabelError(
                     f"{clip.path}: {clip.seconds:.2f} s is longer than clip_seconds ({clip_seconds} s); "
-                    "let the corpus cut it, raise clip_seconds, or train on `random_crops`"
+                    "let the corpus cut it, raise clip_seconds, or (not for weak labels) train on `random_crops`"
                 )
             for store in (*caches.values(), *([pseudo] if pseudo is not None else [])):
                 store.check(clip)

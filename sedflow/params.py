@@ -151,7 +151,7 @@ class Stage(Settings):
         {}, description="by source: how many clips are drawn before one may come again; all of them if unset"
     )
     random_crops: bool = pydantic.Field(
-        False, description="clips longer than clip_seconds give another part of them each time; false: they are refused"
+        False, description="of longer clips another part is read each time; weak ones, and if false all, are refused"
     )
     frame_labels: Literal["touched", "centre"] = pydantic.Field(
         "touched", description="an event counts in frames that it touches, or in those whose middle it covers"

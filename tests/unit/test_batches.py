@@ -398,6 +398,9 @@ def test_a_long_clip_gives_a_part_with_the_labels_of_that_part(tmp_path):
     held_out = [Clip("long", "long.flac", seconds, "sha", "validation")]
     with pytest.raises(LabelError, match="longer than clip_seconds"):
         ClipSet(held_out, {"validation": "strong"}, *told[1:], **options, random_crops=True)
+    weak = [Clip("long", "long.flac", seconds, "sha", "weak")]
+    with pytest.raises(LabelError, match="not for weak labels"):
+        ClipSet(weak, {"weak": "weak"}, {}, {"long": ("a",)}, told[3], **options, random_crops=True)
 
 
 def test_the_smallest_source_does_not_end_an_epoch(two_corpora, tmp_path):
