@@ -40,9 +40,9 @@ class TrainingBatches(torch.utils.data.Dataset):
     shares : mapping    source → clips per batch; what is 0 is not even looked at
     seed : int
     sampling : mapping, optional    source → "uniform" (default) or "balanced", see `sedflow.sampling`
-    round_batches : int, optional    batches between two validations: the length of a balanced round, if unset in
-    epoch_clips : mapping, optional    source → clips of a round
+    round_batches : int, optional    batches between two validations: a balanced round where ``epoch_clips`` has none
     beneath : collection of str    sources each of whose clips comes with another one
+    epoch_clips : mapping, optional    source → clips of a round
     """
 
     def __init__(
