@@ -117,7 +117,11 @@ def _check_settings(encoder: nn.Module, path: str | Path) -> None:
     from safetensors import safe_open
 
     with safe_open(str(path), "pt") as file:
-        told = json.loads((file.metadata() or {}).get("specification", "{}")).get("trained_with", {})
+        written = (file.metadata() or {}).get("specification", "{}")
+    try:
+        told = dict(json.loads(written).get("trained_with", {}))
+    except (ValueError, TypeError, AttributeError) as error:  # no JSON, or not tables where tables should be
+        raise CheckpointError(f"{path}: its specification is damaged ({error}); copy or convert it again") from error
     ours = getattr(encoder, "trained_with", {})
     differing = [
         f"{name} {told[name]!r}, the encoder {ours[name]!r}"

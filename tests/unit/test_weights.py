@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save, save_file
 
 from sedflow.convert import describe
-from sedflow.weights import CheckpointError, read_checkpoint
+from sedflow.weights import CONVERTED, CheckpointError, load_weights, read_checkpoint
 
 TENSORS = {"a.weight": torch.arange(3000.0).reshape(2, 1500)}
 
@@ -125,6 +125,15 @@ def test_random_damage_is_never_a_traceback(tmp_path):
                 read_checkpoint(path)  # damage to a number or a name alone cannot be seen
             except CheckpointError as refusal:
                 assert str(path) in str(refusal)
+
+
+@pytest.mark.parametrize("specification", ["{", "[]", '{"trained_with": 3}'])
+def test_a_converted_encoder_with_a_damaged_specification_is_named(tmp_path, specification):
+    encoder = torch.nn.Linear(2, 2)
+    tensors = {CONVERTED + name: tensor for name, tensor in encoder.state_dict().items()}
+    save_file(tensors, tmp_path / "converted.safetensors", {"specification": specification})
+    with pytest.raises(CheckpointError, match=r"converted\.safetensors: its specification.*convert it again"):
+        load_weights(encoder, tmp_path / "converted.safetensors")
 
 
 def test_every_format_gives_the_same_tensors_whatever_the_files_name(tmp_path):
