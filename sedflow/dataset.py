@@ -64,8 +64,8 @@ class Batch:
 
     ``known`` (batch, classes) is False for classes that the row's labels do not speak of: there a target of 0 means
     nothing. Unset, every class is known. ``pseudo`` (batch, frames, classes) are an ensemble's probabilities, None if
-    the stage has none; they hold where ``has_pseudo`` (batch,), whatever the row's kind, and for every class. What moves
-    or mixes ``strong`` moves and mixes ``pseudo`` the same way.
+    the stage has none; they hold where ``has_pseudo`` (batch,), whatever the row's kind, and for every class. What
+    moves or mixes ``strong`` moves and mixes ``pseudo`` the same way.
 
     ``clean_known`` and ``clean_valid`` are ``known`` and ``valid`` of what the teacher reads, where that was not mixed;
     unset, they are the same.
