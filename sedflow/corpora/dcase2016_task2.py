@@ -109,7 +109,10 @@ def read_annotation(path: Path, classes: ClassSet) -> dict[str, list[Event]]:
     for name, rows in table.items():
         events[clip_id(name)] = of_clip = []
         for row in rows:
-            label, begin, end = row["label"], float(row["start"]) / 1000, float(row["end"]) / 1000
+            try:
+                label, begin, end = row["label"], float(row["start"]) / 1000, float(row["end"]) / 1000
+            except (LookupError, TypeError, ValueError):
+                raise LabelError(f"{path}: {name}: {row} is no label with start and end; correct it") from None
             if label not in classes or not 0 <= begin < end:
                 raise LabelError(f"{path}: {name}: {row} is no event of {list(classes)} in milliseconds; correct it")
             of_clip.append(Event(begin, end, classes.aliases.get(label, label)))

@@ -15,12 +15,13 @@ from sedflow import plugins, zenodo
 from sedflow.audio import AudioError, info
 from sedflow.clips import windows
 from sedflow.collect import LeakError
+from sedflow.corpora import dcase2016_task2
 from sedflow.corpora.audioset_strong import AudioSetStrong
 from sedflow.corpora.dcase2016_task2 import Dcase2016Task2
 from sedflow.corpora.desed import DESED, share_of
 from sedflow.corpora.maestro import Maestro, read_annotation
 from sedflow.download import DownloadError
-from sedflow.events import Event, LabelError, read_table, write_clips, write_events
+from sedflow.events import ClassSet, Event, LabelError, read_table, write_clips, write_events
 from sedflow.holdings import read_inventory, video
 from sedflow.manifests import read_manifests
 from sedflow.recordings import parse_window
@@ -371,6 +372,13 @@ def test_audioset_takes_the_other_clips_of_the_folders_without_labels_if_asked(t
 
 
 # DCASE 2016 Task 2
+
+
+@pytest.mark.parametrize("row", ['{"label": "cough", "start": 0}', '{"label": "cough", "start": "q", "end": 1}', "3"])
+def test_dcase2016_names_a_label_that_it_cannot_read(tmp_path, row):
+    (tmp_path / "train.json").write_text(f'{{"scene.wav": [{row}]}}')
+    with pytest.raises(LabelError, match=r"train\.json: scene\.wav: .*is no label with start and end"):
+        dcase2016_task2.read_annotation(tmp_path / "train.json", ClassSet(("cough",)))
 
 
 def test_dcase2016_cuts_scenes_and_reads_milliseconds(tmp_path):
