@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 from pathlib import Path
+from unittest import mock
 
 from sedflow import collect, plugins
 from sedflow.corpora import write_pieces
@@ -99,11 +100,11 @@ def run(root: Path, stage: str, seed: int, work: Path, out: Path, start_from: Pa
     from sedflow.train import train
 
     torch.set_num_threads(1)
-    if changes.pop("counting", False):
-        module.validation_judge = lambda *_: count_scores
+    judge = (lambda *_: count_scores) if changes.pop("counting", False) else module.validation_judge
     features = {"mobilenet": root / "data/features/mobilenet"} if stage == "frozen" else {}
     manifests = [root / "data/manifests/demo"]
-    train(settings(stage, **changes), seed, manifests, features, {}, start_from, work, out, root=root)
+    with mock.patch.object(module, "validation_judge", judge):
+        train(settings(stage, **changes), seed, manifests, features, {}, start_from, work, out, root=root)
 
 
 def count_scores(scores) -> dict[str, float]:
