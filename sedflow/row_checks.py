@@ -59,12 +59,12 @@ def check_order_of_mixing(augment: list[dict], stage: Stage, at: str) -> None:
     consistency = stage.teacher is not None and any(loss["name"] == "consistency" for loss in stage.losses)
     listens = any(loss.get("checkpoint") for loss in stage.losses)
     mixed: set[str] | None = None
+    who = ""  # follows the mixture
     for settings in augment:
         name, groups = settings["name"], settings.get("groups", "kind")
         rows = {source for group in groups for source in group} if isinstance(groups, list) else set(stage.sources)
         moves = name in ("frame_shift", "wavmix") or (name == "time_mask" and settings.get("labels"))
         if mixed is not None and (moves or (name == "mixup" and mixed & rows)):
-            who = "the teacher" if consistency else "the detector that listens along"
             raise SettingsError(
                 f"{at}: {name!r} changes clips and labels after 'mixup', and {who} cannot follow; put it before mixup"
                 + ("" if listens else ", or let the teacher read the mixture (`mixup: {teacher: mixed}`)")
@@ -72,6 +72,7 @@ def check_order_of_mixing(augment: list[dict], stage: Stage, at: str) -> None:
         clean = consistency and settings.get("teacher", "clean") == "clean"
         if name == "mixup" and (clean or (listens and settings.get("on", "waveform") != "waveform")):
             mixed = (mixed or set()) | rows
+            who = "the teacher" if clean else "the detector that listens along"
 
 
 def _check_named(sources: list[str] | None, stage: Stage, at: str, name: str) -> None:

@@ -234,8 +234,12 @@ def test_how_a_page_trains_and_reads_an_encoder_is_its_own_affair(tmp_path):
         ({"name": "beats", **SMALL_TRANSFORMER}, {"frame_rate": 15.6, "tokens": "time", "cfg": {"dropout": 0.1}}),
         ({"name": "atst", **SMALL_TRANSFORMER}, {"dropout": 0.1, "top_db_over": "batch"}),
     ):
-        save_encoder(path, build_encoder(saved), saved, "test")
-        build_encoder(saved | other, path)
+        encoder = build_encoder(saved)
+        for parameter in encoder.parameters():
+            parameter.add_(1.0)  # no longer what a new encoder draws
+        save_encoder(path, encoder, saved, "test")
+        loaded = dict(build_encoder(saved | other, path).named_parameters())
+        torch.testing.assert_close(loaded, dict(encoder.named_parameters()), rtol=0, atol=0)
 
 
 def test_weights_of_the_other_front_end_are_refused(golden_dir, mirror_dir, tmp_path):
