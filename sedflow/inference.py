@@ -151,8 +151,10 @@ def score_folder(folder: Path, checkpoint: Path, out: Path, raw: bool = False) -
 
     Raises
     ------
-    LabelError    no audio in the folder, or two files with one name
+    LabelError    no folder, no audio in it, or two files with one name
     """
+    if Path(folder).is_file():
+        raise LabelError(f"{folder}: a file, and `score` reads folders of recordings; give its folder, or use `detect`")
     files = sorted(path for path in Path(folder).rglob("*") if path.suffix.lower() in AUDIO_SUFFIXES)
     if not files:
         raise LabelError(f"{folder}: no audio files ({', '.join(AUDIO_SUFFIXES)}) in this folder")

@@ -52,6 +52,10 @@ def test_every_import_of_ours_stands_in_the_command_that_needs_it():
         (["detect", "nowhere.wav", "--checkpoint", "nowhere.safetensors"], "nowhere.safetensors"),
         (["evaluate", "nowhere.parquet", "truth.tsv", "durations.tsv"], "nowhere.parquet"),
         (["score", "nowhere", "--checkpoint", "c.safetensors", "--out", "s"], "nowhere"),
+        (
+            ["score", "one.wav", "--checkpoint", "c.safetensors", "--out", "s"],
+            "one.wav: a file, and `score` reads folders",
+        ),
         (["download", '{"name": "dmeo"}', "--out", "raw"], "did you mean 'demo'"),
         (["weights", "mn05_as", "--out", "w.pt"], "mn05_as"),
         (["inspect", "nowhere.safetensors"], "nowhere.safetensors"),
@@ -61,6 +65,7 @@ def test_every_import_of_ours_stands_in_the_command_that_needs_it():
 def test_a_foreseen_error_is_one_message_without_a_traceback(words, said, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(Path(cli.__file__).parents[1]))
+    Path("one.wav").touch()
     done = run(*words)
     assert done.returncode == 1
     assert done.stderr.startswith("error: ") and said in done.stderr
