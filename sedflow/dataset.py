@@ -58,6 +58,7 @@ class Batch:
     """Clips of several sources. Rows are found by source, never by position.
 
     ``inputs`` is what the student reads, ``clean`` what the teacher reads: the same clips before mixing and masking.
+    Both are one object as long as nothing tells them apart, so that front ends compute (and jitter) once for both.
     ``strong`` (batch, frames, classes) and ``weak`` (batch, classes) are targets in [0, 1], ``kinds`` says per row
     which of them hold ("strong", "soft", "weak", "pseudo" or "none"; strong targets of "soft" rows are confidences);
     ``valid`` (batch, frames) is False where a clip is padding.
@@ -119,18 +120,19 @@ class Batch:
             other = other.replace(clean_known=other.known, clean_valid=other.valid)
         changes = {name: torch.cat([getattr(self, name), getattr(other, name)]) for name in self._tensors}
         changes |= {name: getattr(self, name) + getattr(other, name) for name in ("sources", "kinds", "clips")}
-        for name in ("inputs", "clean"):
-            changes[name] = Inputs(torch.cat([getattr(self, name).waveform, getattr(other, name).waveform]))
-        return self.replace(**changes, beneath=None)
+        inputs = Inputs(torch.cat([self.inputs.waveform, other.inputs.waveform]))
+        apart = self.clean is not self.inputs
+        clean = Inputs(torch.cat([self.clean.waveform, other.clean.waveform])) if apart else inputs
+        return self.replace(**changes, inputs=inputs, clean=clean, beneath=None)
 
     def first(self, rows: int) -> Batch:
         """Its first rows; of what it reads, the waveforms."""
         if rows == len(self):
             return self
         changes = {name: getattr(self, name)[:rows] for name in (*self._tensors, "sources", "kinds", "clips")}
-        return self.replace(
-            **changes, inputs=Inputs(self.inputs.waveform[:rows]), clean=Inputs(self.clean.waveform[:rows])
-        )
+        inputs = Inputs(self.inputs.waveform[:rows])
+        clean = inputs if self.clean is self.inputs else Inputs(self.clean.waveform[:rows])
+        return self.replace(**changes, inputs=inputs, clean=clean)
 
     def replace(self, **changes) -> Batch:
         """A copy with some fields changed."""

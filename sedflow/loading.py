@@ -157,6 +157,9 @@ def move(value, device):
     if isinstance(value, dict):
         return {key: move(item, device) for key, item in value.items()}
     if dataclasses.is_dataclass(value):
-        changes = {field.name: move(getattr(value, field.name), device) for field in dataclasses.fields(value)}
+        parts = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+        # what a batch shares it shares afterwards: student and teacher may read one and the same
+        moved = {id(part): move(part, device) for part in parts.values()}
+        changes = {name: moved[id(part)] for name, part in parts.items()}
         return dataclasses.replace(value, **changes)
     return value

@@ -40,6 +40,12 @@ def changed(inputs: Inputs, *, waveform: Callable | None = None, **by_encoder: C
     return dataclasses.replace(inputs, **changes)
 
 
+def changed_alike(batch: Batch, change: Callable[[Inputs], Inputs]) -> Batch:
+    """A copy of a batch with a function applied to what both networks read; what they share, they go on sharing."""
+    inputs = change(batch.inputs)
+    return batch.replace(inputs=inputs, clean=inputs if batch.clean is batch.inputs else change(batch.clean))
+
+
 def over_time(inputs: Inputs, change: Callable[[Tensor], Tensor]) -> Inputs:
     """A copy of inputs with a function of (batch, time, …) applied to everything there is."""
     bands_last = lambda name, part: change(part.transpose(1, 2)).transpose(1, 2)  # noqa: E731

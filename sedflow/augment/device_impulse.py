@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from sedflow import audio
-from sedflow.augment import changed, tensor
+from sedflow.augment import changed, changed_alike, tensor
 from sedflow.dataset import Batch
 from sedflow.ranges import Count, Share
 
@@ -50,7 +50,7 @@ def device_impulse(
         spectrum = torch.fft.rfft(waveform, n=size) * torch.fft.rfft(tensor(batch, kernels), n=size)
         return torch.fft.irfft(spectrum, n=size)[:, :samples].where(played.unsqueeze(1), waveform)
 
-    return batch.replace(inputs=changed(batch.inputs, waveform=convolve), clean=changed(batch.clean, waveform=convolve))
+    return changed_alike(batch, lambda inputs: changed(inputs, waveform=convolve))
 
 
 @functools.cache

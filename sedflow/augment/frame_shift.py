@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sedflow.augment import over_time
+from sedflow.augment import changed_alike, over_time
 from sedflow.dataset import Batch
 from sedflow.ranges import NotNegative, Positive
 
@@ -52,9 +52,7 @@ def frame_shift(
         rolled = [row.roll(round(shift * length / frames), 0) for row, shift in zip(values, shifts, strict=True)]
         return torch.stack(rolled)
 
-    return batch.replace(
-        inputs=over_time(batch.inputs, roll),
-        clean=over_time(batch.clean, roll),
+    return changed_alike(batch, lambda inputs: over_time(inputs, roll)).replace(
         strong=roll(batch.strong),
         pseudo=None if batch.pseudo is None else roll(batch.pseudo),
     )

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sedflow.augment import changed, check_mixable, grouped_rows, of_encoders, tensor
+from sedflow.augment import changed, changed_alike, check_mixable, grouped_rows, of_encoders, tensor
 from sedflow.dataset import Batch, Inputs, Mixing
 from sedflow.ranges import Positive, Share
 
@@ -66,9 +66,9 @@ def mixup(  # noqa: PLR0913 (settings of a page)
         group[rows] = number
     mixing = Mixing(tensor(batch, partner), tensor(batch, weight), tensor(batch, group), on, teacher == "mixed")
     unmixed = batch.unmixed
-    return mixed_labels(batch, mixing, labels, known).replace(
-        inputs=mixed_inputs(batch.inputs, mixing, encoders),
-        clean=mixed_inputs(batch.clean, mixing, encoders) if mixing.clean_too else batch.clean,
+    mix = lambda inputs: mixed_inputs(inputs, mixing, encoders)  # noqa: E731
+    mixed = changed_alike(batch, mix) if mixing.clean_too else batch.replace(inputs=mix(batch.inputs))
+    return mixed_labels(mixed, mixing, labels, known).replace(
         clean_known=None if mixing.clean_too else unmixed.known,
         clean_valid=None if mixing.clean_too else unmixed.valid,
         mixing=mixing if batch.mixing is None else joined(batch.mixing, mixing),

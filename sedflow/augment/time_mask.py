@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sedflow.augment import over_time, rows_that_say_when
+from sedflow.augment import changed_alike, over_time, rows_that_say_when
 from sedflow.dataset import Batch
 from sedflow.ranges import Count, NotNegative, Positive
 
@@ -53,15 +53,12 @@ def time_mask(
                 values[row, start : start + width] = 0
         return values
 
-    inputs = over_time(batch.inputs, blank)
     if not labels:
-        return batch.replace(inputs=inputs)
+        return batch.replace(inputs=over_time(batch.inputs, blank))
     strong = blank(batch.strong)
     # an event that lies wholly in a stretch is in the clip no more
     heard = torch.from_numpy(~chosen).to(strong.device).unsqueeze(1) | strong.amax(1).gt(0)
-    return batch.replace(
-        inputs=inputs,
-        clean=over_time(batch.clean, blank),
+    return changed_alike(batch, lambda inputs: over_time(inputs, blank)).replace(
         strong=strong,
         weak=batch.weak * heard,
         pseudo=None if batch.pseudo is None else blank(batch.pseudo),

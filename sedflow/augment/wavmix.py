@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 from torch import Tensor
 
-from sedflow.augment import changed, rows_that_say_when, tensor
+from sedflow.augment import changed, changed_alike, rows_that_say_when, tensor
 from sedflow.augment.mixup import mixed_labels
 from sedflow.dataset import Batch, Mixing
 from sedflow.params import PSEUDO
@@ -62,8 +62,7 @@ def wavmix(
         return (both - both.mean(1, keepdim=True)).where(mixed.unsqueeze(1), waveform)
 
     labelled = mixed_labels(whole, mixing, "soft", known)
-    inputs, clean = changed(whole.inputs, waveform=mix), changed(whole.clean, waveform=mix)
-    return labelled.replace(inputs=inputs, clean=clean).first(len(batch))
+    return changed_alike(labelled, lambda inputs: changed(inputs, waveform=mix)).first(len(batch))
 
 
 def _others(batch: Batch, rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:

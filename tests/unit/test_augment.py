@@ -84,6 +84,25 @@ def test_every_augmentation_is_repeatable_leaves_its_batch_alone_and_keeps_shape
 
 
 @pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("device_impulse", {"probability": 1.0}),
+        ("frame_shift", {}),
+        ("mixup", {"probability": 1.0, "teacher": "mixed"}),
+        ("time_mask", {"labels": True}),
+        ("wavmix", {"probability": 1.0}),
+    ],
+)
+def test_student_and_teacher_go_on_sharing_what_is_changed_for_both(name, settings, batch, settings_of):
+    result = augment(name, batch, 3, **settings, **settings_of.get(name, {}))
+    assert result.clean is result.inputs and not result.inputs.waveform.equal(batch.inputs.waveform)
+    apart = batch.replace(clean=dataclasses.replace(batch.inputs, waveform=batch.inputs.waveform.flip(0)))
+    other = augment(name, apart, 3, **settings, **settings_of.get(name, {}))
+    assert other.clean is not other.inputs and not other.clean.waveform.equal(other.inputs.waveform)
+    assert other.inputs.waveform.equal(result.inputs.waveform)
+
+
+@pytest.mark.parametrize(
     ("on", "mixed"), [("waveform", {"waveform"}), ("spectrum", {"spectra"}), ("features", {"features"})]
 )
 def test_one_mixing_for_inputs_cached_features_labels_and_pseudo_labels(batch, on, mixed):
@@ -201,6 +220,9 @@ def test_wavmix_with_any_clip_of_the_source_mixes_each_row_with_its_own(batch):
         expected = shares[0] * batch.strong[row] + shares[1] * others.strong[other]
         torch.testing.assert_close(mixed.strong[row].double(), expected.double(), atol=1e-4, rtol=0)
         assert mixed.known[row].equal(batch.known[row] & others.known[other])
+    shared = waveforms_only.replace(clean=waveforms_only.inputs, beneath=others.replace(clean=others.inputs))
+    one = augment("wavmix", shared, 3, probability=1.0, partner="source")
+    assert one.clean is one.inputs and one.inputs.waveform.equal(mixed.inputs.waveform)
     left = [row for row in range(len(batch)) if row not in rows]
     assert mixed.inputs.waveform[left].equal(batch.inputs.waveform[left])
     assert mixed.weak[left].equal(batch.weak[left])

@@ -235,6 +235,18 @@ def test_only_encoders_that_an_augmentation_names_are_opened_for_it():
     assert set(whole.augmented(batch_of(), np.random.default_rng(1)).inputs.spectra) == {"cnn", "atst"}
 
 
+def test_front_ends_compute_once_for_student_and_teacher_where_both_hear_the_same():
+    augment = [{"name": "wavmix", "probability": 1.0}, {"name": "frame_shift", "max_seconds": 0.5, "clip_seconds": 1.0}]
+    learner = learner_of(augment=[*augment, {"name": "freq_warp", "probability": 1.0, "encoders": ["cnn"]}])
+    computed = []
+    front_end = learner.student.encoders["cnn"].spectrogram
+    front_end.register_forward_hook(lambda *_: computed.append(1))
+    moved = learner.transfer_batch_to_device(batch_of(), torch.device("cpu"), 0)
+    assert moved.clean is moved.inputs
+    learner.augmented(moved, np.random.default_rng(1))
+    assert len(computed) == 1
+
+
 def test_the_teacher_hears_a_clip_as_long_as_it_is_and_silence_behind_it():
     learner = learner_of(losses=[{"name": "consistency"}], augment=[{"name": "mixup", "probability": 1.0}])
     batch = batch_of()
