@@ -85,12 +85,12 @@ def _check_augment(system: System, stage: Stage, kinds: Kinds, at: str) -> None:
                 _check_bands(settings, encoder, at)
         if name == "feature_noise" and not (stage.cached and stage.freeze):
             raise SettingsError(f"{at}: feature_noise disturbs cached features, but this stage reads none")
-        if name == "mixup" and domain == "waveform":
+        if name == "mixup":
             heard = {encoder for encoder in encoders if not (stage.cached and encoder in stage.freeze)}
             if spared := heard - set(settings.get("encoders") or encoders):
                 raise SettingsError(
-                    f"{at}.encoders: {sorted(spared)} hear the same mixed waveform as the others; name them too, or "
-                    "mix on `spectrum` or `features`"
+                    f"{at}.encoders: labels are mixed, so {sorted(spared)} cannot hear the clips unmixed; name them "
+                    "too or leave `encoders` out, and mix `on: waveform` what has no other domain in common"
                 )
     if sum(settings.get("partner") == "source" for settings in checked) > 1:
         raise SettingsError(

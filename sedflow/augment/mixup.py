@@ -49,7 +49,9 @@ def mixup(  # noqa: PLR0913 (settings of a page)
     teacher : str
         "clean": the teacher reads unmixed clips, and the consistency loss mixes what it says (interpolation
         consistency). "mixed": it reads what the student reads (mean teacher of the DCASE baselines).
-    encoders : list of str, optional    mix what these encoders read; all if unset
+    encoders : list of str, optional
+        Mix what these encoders read; all if unset. Labels are mixed in any case, so that a page may spare only encoders
+        whose embeddings are cached, as ATST-SED does.
 
     Source
     ------

@@ -150,9 +150,10 @@ def test_pseudo_labels_are_a_kind_of_their_own():
     check_system(page)
 
 
-def test_a_mixed_waveform_is_heard_by_every_encoder_that_is_not_cached():
-    spared = ON_WAVEFORM | {"encoders": ["cnn"], "teacher": "mixed"}
-    refused(changed("finetune", ("augment",), [spared]), r"\['atst'\] hear the same mixed waveform .*`spectrum`")
+@pytest.mark.parametrize("on", ["waveform", "spectrum", "features"])
+def test_a_mixture_is_heard_by_every_encoder_that_is_not_cached(on):
+    spared = {"name": "mixup", "on": on, "encoders": ["cnn"], "teacher": "mixed"}
+    refused(changed("finetune", ("augment",), [spared]), r"labels are mixed, so \['atst'\] cannot hear the clips unmix")
     page = changed("frozen", ("augment",), [spared])
     page["stages"]["frozen"]["cached"] = True
     check_system(page)
