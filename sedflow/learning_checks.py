@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 from sedflow import plugins
 from sedflow.params import LOSS_WEIGHTS, LossWeight, Stage, System, validated
 from sedflow.plugins import SettingsError
@@ -11,10 +13,13 @@ from sedflow.row_checks import (
     check_loss_rows,
     check_order_of_mixing,
     check_repeated,
+    idle_parts,
 )
 
 _ORDER = ("any", "waveform", "spectrum", "features")
 _KALDI_BANDS = 128  # of encoders that do not say how many they read
+
+log = logging.getLogger(__name__)
 
 
 def check_learning(system: System, stage: Stage, kinds: Kinds, at: str) -> None:
@@ -35,6 +40,8 @@ def check_learning(system: System, stage: Stage, kinds: Kinds, at: str) -> None:
         _check_loss(loss, stage, f"{at}.losses")
         check_loss_rows(system, loss, stage, kinds, f"{at}.losses")
     _check_augment(system, stage, kinds, f"{at}.augment")
+    for doubt in idle_parts(system, stage, kinds, at):
+        log.warning("%s", doubt)
     _check_listener(stage, at)
     if stage.monitor.network == "teacher" and stage.teacher is None:
         raise SettingsError(f"{at}.monitor.network: this stage trains no teacher; let the student decide")

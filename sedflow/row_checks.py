@@ -8,6 +8,7 @@ from sedflow import plugins
 from sedflow.params import EVENT_KINDS, PSEUDO, Stage, System
 from sedflow.plugins import SettingsError
 
+_SAY_WHEN = {*EVENT_KINDS, PSEUDO}  # kinds of labels
 Kinds = Mapping[str, str]  # source → kind of its labels; pseudo-labels are a kind of their own
 
 
@@ -30,8 +31,7 @@ def check_augment_rows(settings: dict, stage: Stage, kinds: Kinds, at: str) -> N
     name, groups = settings["name"], settings.get("groups", "kind")
     _check_named(settings.get("sources"), stage, f"{at}.sources", name)
     chosen = settings.get("sources") or list(stage.sources)
-    needs_events = name == "wavmix" or (name == "time_mask" and settings.get("labels"))
-    if needs_events and not {kinds[source] for source in chosen} & {*EVENT_KINDS, PSEUDO}:
+    if _needs_events(settings) and not {kinds[source] for source in chosen} & _SAY_WHEN:
         raise SettingsError(f"{at}.sources: {name} is for clips whose labels say when, and {chosen} have none such")
     if isinstance(groups, list):
         named = [source for group in groups for source in group]
@@ -50,6 +50,51 @@ def check_augment_rows(settings: dict, stage: Stage, kinds: Kinds, at: str) -> N
             )
 
 
+def idle_parts(system: System, stage: Stage, kinds: Kinds, at: str) -> list[str]:
+    """Warnings of losses and augmentations that find none of their clips, since the shares of those sources are 0.
+
+    A source may be switched off without a word, so this is no mistake; but whoever did it may not have meant this.
+
+    Raises
+    ------
+    SettingsError    no loss is left that learns anything
+    """
+    read = {source for source, share in stage.sources.items() if share}
+    idle = {
+        key: [spec for spec in getattr(stage, key) if not read & _reached(spec, system, stage, kinds)]
+        for key in ("losses", "augment")
+    }
+    if len(idle["losses"]) == len(stage.losses):
+        raise SettingsError(
+            f"{at}.losses: none of them learns anything from {sorted(read)}; give a source that they learn from a "
+            "share, or add a loss for these"
+        )
+    return [
+        f"{at}.{key}: {spec['name']} does nothing: none of {sorted(_reached(spec, system, stage, kinds))} has a share "
+        f"in `sources`; give one a share, or list this stage's `{key}` without it"
+        for key, specs in idle.items()
+        for spec in specs
+    ]
+
+
+def _reached(spec: dict, system: System, stage: Stage, kinds: Kinds) -> set[str]:
+    """Sources of the stage, switched off or not, whose clips a loss or an augmentation does something with."""
+    name, groups = spec["name"], spec.get("groups")
+    reached = {*(spec.get("sources") or stage.sources)}
+    if isinstance(groups, list):
+        reached = {source for group in groups for source in group}
+    if name == "supervised":
+        return {source for source in reached if kinds[source] not in ("none", PSEUDO)}
+    if name == "distillation" and not spec.get("checkpoint") and stage.pseudo_labels in system.ensembles:
+        return reached & {*system.ensembles[stage.pseudo_labels].sources, PSEUDO}
+    return {source for source in reached if kinds[source] in _SAY_WHEN} if _needs_events(spec) else reached
+
+
+def _needs_events(settings: dict) -> bool:
+    """Whether an augmentation is for clips alone whose labels say when."""
+    return settings["name"] == "wavmix" or (settings["name"] == "time_mask" and bool(settings.get("labels")))
+
+
 def check_order_of_mixing(augment: list[dict], stage: Stage, at: str) -> None:
     """Whoever follows a mixture of clips has to find the same clips in it: nothing moves or mixes them afterwards.
 
@@ -63,7 +108,7 @@ def check_order_of_mixing(augment: list[dict], stage: Stage, at: str) -> None:
     for settings in augment:
         name, groups = settings["name"], settings.get("groups", "kind")
         rows = {source for group in groups for source in group} if isinstance(groups, list) else set(stage.sources)
-        moves = name in ("frame_shift", "wavmix") or (name == "time_mask" and settings.get("labels"))
+        moves = name == "frame_shift" or _needs_events(settings)
         if mixed is not None and (moves or (name == "mixup" and mixed & rows)):
             raise SettingsError(
                 f"{at}: {name!r} changes clips and labels after 'mixup', and {who} cannot follow; put it before mixup"

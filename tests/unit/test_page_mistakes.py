@@ -159,6 +159,30 @@ def test_a_mixture_is_heard_by_every_encoder_that_is_not_cached(on):
     check_system(page)
 
 
+def test_what_finds_none_of_its_clips_is_warned_of_and_the_rest_is_not(caplog):
+    check_system(CPJKU, "page.yaml")
+    page = changed("frozen", ("sources", "soft"), 0)  # a mixup of several groups, wavmix and consistency have others
+    check_system(page, "page.yaml")
+    (line,) = caplog.messages
+    assert line.startswith("page.yaml: stages.frozen.losses: supervised does nothing: none of ['soft'] has a share in ")
+    assert line.endswith("give one a share, or list this stage's `losses` without it")
+    caplog.clear()
+    off = {"soft": 0, "real_strong": 0, "synthetic_strong": 0, "weak": 20, "unlabeled": 20}
+    check_system(changed("finetune", ("sources",), off), "page.yaml")
+    told = [line.partition(" does nothing")[0].removeprefix("page.yaml: stages.finetune.") for line in caplog.messages]
+    assert told == [*["losses: supervised"] * 3, "augment: wavmix", "augment: time_mask"]
+
+
+def test_a_stage_whose_losses_are_all_of_sources_without_a_share_is_refused():
+    page = changed("frozen", ("sources",), {"weak": 0, "unlabeled": 20})
+    page["stages"]["frozen"] |= {"losses": [{"name": "supervised"}], "augment": []}
+    refused(
+        page, r"stages\.frozen\.losses: none of them learns anything from \['unlabeled'\]; give a source .* a share"
+    )
+    page["stages"]["frozen"] |= {"teacher": {"decay": 0.9}, "losses": [{"name": "supervised"}, {"name": "consistency"}]}
+    check_system(page)
+
+
 def test_a_batch_outside_the_recommended_mix_is_warned_of_where_the_page_wants_it(caplog):
     page, _ = read_page("beats_sed")
     check_system(page, "beats_sed.yaml")
