@@ -14,7 +14,9 @@ Augmentation between front end and network needs one of two pairs more, both of 
 
 - ``spectrogram(waveform)``, linear mel, and ``features(spectrum)``, what the network reads; then ``encode(features)``,
   where a last frame that the clip only partly fills may be missing;
-- ``log_mel(waveform)``, what the network reads, and ``from_log_mel(log_mel, frames)``.
+- ``log_mel(waveform)``, what the network reads.
+
+``from_log_mel(features, frames)`` goes on from either; an encoder without it reads clips of any length in one piece.
 
 Reading weights is common to all of them, see `sedflow.weights`.
 """
