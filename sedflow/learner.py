@@ -80,6 +80,7 @@ class Learner(lightning.LightningModule):
         self.batches = TrainingBatches(clips, stage["sources"], seed, *drawn)
         self.history: list[dict] = []
         self._running: dict[str, list[float]] = {}
+        self._last: tuple[tuple[str, ...], ...] = ((), ())  # sources and clips of the step
         self.scaler = None
         self.train()  # a detector that was loaded is in evaluation mode, and Lightning leaves modes as they are
 
@@ -160,8 +161,7 @@ class Learner(lightning.LightningModule):
         return network.read(inputs, batch.strong.shape[1], batch.valid, known)
 
     def _refuse_nan(self, what: str, values: torch.Tensor, batch: Batch) -> None:
-        values = values.detach()
-        number = float(values.sum())
+        number = float(values.detach().sum())
         if np.isfinite(number):
             return
         rows = range(len(batch))
@@ -170,9 +170,10 @@ class Learner(lightning.LightningModule):
         self._stop(f"{what} is {number}", [batch.sources[row] for row in rows], [batch.clips[row] for row in rows])
 
     def _stop(self, what: str, sources, clips) -> None:
+        read = f"Sources {sorted(set(sources))}, clips {list(clips)}" if clips else "No batch was read before"
         raise TrainingStopped(
-            f"step {self.global_step}: {what}. Sources {sorted(set(sources))}, clips {list(clips)}. The last good "
-            "checkpoint is kept; lower the learning rate or look at these clips"
+            f"step {self.global_step}: {what}. {read}. The last good checkpoint is kept; lower the learning rate or "
+            f"look at {'these clips' if clips else 'the weights that training began with'}"
         )
 
     def _note(self, name: str, value: torch.Tensor, batch: Batch) -> None:
@@ -213,9 +214,8 @@ class Learner(lightning.LightningModule):
 
     def on_fit_start(self) -> None:
         """Say what accumulation and processes do to batch statistics."""
-        stage = self.stage
-        size = sum(stage["sources"].values())
-        warn_of_parts(self.student, stage["accumulate"], stage["processes"], size)
+        size = sum(self.stage["sources"].values())
+        warn_of_parts(self.student, self.stage["accumulate"], self.stage["processes"], size)
 
     def on_validation_epoch_start(self) -> None:
         """Begin a new collection of validation scores; weights that are no numbers must not become a checkpoint."""

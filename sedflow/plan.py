@@ -10,7 +10,7 @@ import functools
 from collections.abc import Iterator
 from pathlib import Path
 
-from sedflow import digest, plugins, postprocess, systems
+from sedflow import digest, plugins, postprocess, stage_plugins, systems
 from sedflow.download import pretrained
 from sedflow.features import cache_key
 from sedflow.params import PSEUDO, SettingsError, Shared, Stage, System, canonical
@@ -200,7 +200,7 @@ def pseudo_files(name: str, system: System, stage: Stage, seed) -> list[str]:
 
 def listeners(stage: Stage) -> list[str]:
     """Finished detectors that listen along while a stage trains."""
-    return [loss["checkpoint"] for loss in stage.losses if loss.get("checkpoint")]
+    return stage_plugins.listeners(stage.losses)
 
 
 def listener_plugins(stage: Stage, folder="workflow/systems") -> list[tuple[str, str]]:

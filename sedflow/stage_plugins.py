@@ -22,6 +22,11 @@ def build_loss(spec: dict):
     return plugins.build("losses", {key: value for key, value in spec.items() if key not in LOSS_WEIGHTS})
 
 
+def listeners(losses: list[dict]) -> list[str]:
+    """Files of the finished detectors that listen along while a stage trains, of its losses' entries."""
+    return [loss["checkpoint"] for loss in losses if loss.get("checkpoint")]
+
+
 def build_augmentation(spec: dict, page: dict) -> tuple[Callable, str, dict]:
     """(function, domain, settings) of an entry of a page's ``augment``; what it has to know of ``page`` is added."""
     settings = plugins.check("augment", spec, "augment")

@@ -29,6 +29,7 @@ from sedflow.optimization import freeze_unused
 from sedflow.params import PSEUDO
 from sedflow.pseudo import PseudoLabels
 from sedflow.specification import Specification, load_detector, read_specification, save_detectors
+from sedflow.stage_plugins import listeners
 from sedflow.trainer import LAST, build_trainer
 
 log = logging.getLogger(__name__)
@@ -54,14 +55,14 @@ def train(  # noqa: PLR0913 (one rule's inputs)
     pseudo_labels : list of Path    an ensemble's ``<corpus>/<source>.npy``
     """
     tables = [table for folder in manifests for table in sorted(Path(folder).glob("*.tsv"))]
-    listeners = [loss["checkpoint"] for loss in settings["stage"]["losses"] if loss.get("checkpoint")]
-    depends_on = [*tables, *weights.values(), *pseudo_labels, *listeners, start_from]
+    stage = settings["stage"]
+    depends_on = [*tables, *weights.values(), *pseudo_labels, *listeners(stage["losses"]), start_from]
     work, out = Path(work) / run_digest(settings, seed, depends_on), Path(out)
     work.mkdir(parents=True, exist_ok=True)
     keep_pages()
-    stage = settings["stage"]
     lightning.seed_everything(seed, workers=True, verbose=False)
     clips = read_clip_set(settings, manifests, features, pseudo_labels, root)
+    check_validation(clips, stage["processes"])
     student, teacher = build_networks(settings, len(clips.classes), weights, start_from)
     judge = validation_judge(clips, stage["monitor"]["metrics"])
     learner = Learner(student, stage, clips, judge, seed, teacher)
@@ -133,6 +134,16 @@ def build_networks(settings: dict, classes: int, weights: dict, start_from) -> t
     if unused := freeze_unused(student):
         log.info("no score depends on these parameters, they stay as they are: %s", ", ".join(unused))
     return student, teacher
+
+
+def check_validation(clips: ClipSet, processes: int) -> None:
+    """Refuse to train where a process would have no clip to validate: found out at the end of the first stretch."""
+    count = len(clips.of_source("validation"))
+    if count < processes:
+        raise plugins.SettingsError(
+            f"processes: {count} validation clips are too few for {processes} of them, which read clips of their own; "
+            + ("lower `processes`, or let the corpora make more" if count else "let a corpus make some")
+        )
 
 
 def validation_judge(clips: ClipSet, wanted=()) -> Judge:

@@ -165,6 +165,21 @@ def test_validation_does_not_count_classes_that_a_corpus_does_not_label(two_corp
     assert validation_judge(clips)(heard)["psds1"] < 0.6
 
 
+@pytest.mark.parametrize(("sources", "processes"), [(["validation"], 3), (["real_strong"], 1)])
+def test_too_few_validation_clips_for_the_processes_stop_a_run_before_it_begins(
+    two_corpora, tmp_path, monkeypatch, sources, processes
+):
+    from sedflow import train
+
+    clips = clip_set(tmp_path, read_manifests(*two_corpora), sources)
+    monkeypatch.setattr(train, "read_clip_set", lambda *_: clips)
+    monkeypatch.setattr(train.lightning, "seed_everything", lambda *_, **__: None)
+    settings = {"stage": {"losses": [], "processes": processes}}
+    message = f"{2 if processes == 3 else 0} validation clips are too few for {processes}"
+    with pytest.raises(SettingsError, match=message):
+        train.train(settings, 1, [], {}, {}, None, tmp_path / "work", tmp_path / "out")
+
+
 def test_masking_classes_when_scores_are_judged_would_change_no_metric():
     """Upstream masks them there too; a class without a true event in a corpus is left out anyway."""
     rng, labels = np.random.default_rng(0), ClassSet(("own", "other", "foreign"))

@@ -130,6 +130,16 @@ def test_weights_that_are_no_numbers_are_not_validated():
         learner.on_validation_epoch_start()
 
 
+def test_weights_that_are_no_numbers_before_any_batch_are_named_as_such():
+    """A run that is taken up where a validation was due validates before it reads a batch."""
+    learner = learner_of()
+    with torch.no_grad():
+        next(learner.student.parameters())[0] = torch.nan
+    message = "step 0: the weights are not finite. No batch was read before.* the weights that training began with"
+    with pytest.raises(TrainingStopped, match=message):
+        learner.on_validation_epoch_start()
+
+
 def test_losses_are_in_float32_whatever_the_precision(monkeypatch):
     learner = learner_of()
     seen = []
