@@ -137,16 +137,9 @@ def read_events(
         cells = [row["onset"], row["offset"], row["event_label"]]
         if not any(cells):
             continue
-        event = parse_event(path, number, *cells)
+        event = parse_event(path, number, *cells, classes)
         if "confidence" in row:
             event = dataclasses.replace(event, confidence=parse_confidence(path, number, row["confidence"]))
-        if classes is not None:
-            if event.label not in classes:
-                raise LabelError(
-                    f"{path}:{number}: label {event.label!r} is not in the class list {list(classes)}; "
-                    "correct the spelling or add the class to the settings"
-                )
-            event = dataclasses.replace(event, label=classes.aliases.get(event.label, event.label))
         if durations is not None:
             if clip not in durations:
                 raise LabelError(f"{path}:{number}: {row['filename']!r} is not among the {len(durations)} known clips")
@@ -159,8 +152,11 @@ def read_events(
     return {clip: sorted(of_clip) for clip, of_clip in events.items()}
 
 
-def parse_event(path, number: int, onset: str, offset: str, label: str) -> Event:
-    """Turn the cells of row ``number`` into an event; ``LabelError`` names file, row, value and cure."""
+def parse_event(path, number: int, onset: str, offset: str, label: str, classes: ClassSet | None = None) -> Event:
+    """Turn the cells of row ``number`` into an event; ``LabelError`` names file, row, value and cure.
+
+    Labels outside ``classes``, if there are any, are refused, aliases are resolved.
+    """
     try:
         begin, end = float(onset), float(offset)
     except ValueError:
@@ -175,7 +171,17 @@ def parse_event(path, number: int, onset: str, offset: str, label: str) -> Event
         raise LabelError(f"{path}:{number}: offset {end} s is not after onset {begin} s; correct or delete the row")
     if not label or label.lower() == "nan":
         raise LabelError(f"{path}:{number}: the event at {begin} s has no label")
-    return Event(begin, end, label)
+    return Event(begin, end, label if classes is None else parse_label(path, number, label, classes))
+
+
+def parse_label(path, number: int, label: str, classes: ClassSet) -> str:
+    """The class that row ``number`` means; ``LabelError`` names file, row, value and cure."""
+    if label not in classes:
+        raise LabelError(
+            f"{path}:{number}: label {label!r} is not in the class list {list(classes)}; correct the spelling, delete "
+            "the row or add the class"
+        )
+    return classes.aliases.get(label, label)
 
 
 def parse_confidence(path, number: int, cell: str) -> float:
@@ -208,15 +214,13 @@ def read_weak(path, classes: ClassSet | None = None) -> dict[str, tuple[str, ...
     labels = {}
     for number, row in read_table(path, ("filename", "event_labels")):
         found = tuple(part.strip() for part in row["event_labels"].split(",") if part.strip())
-        strangers = [label for label in found if classes is not None and label not in classes]
-        if strangers:
-            raise LabelError(f"{path}:{number}: label {strangers[0]!r} is not in the class list {list(classes)}")
         if clip_id(row["filename"]) in labels:
             raise LabelError(
                 f"{path}:{number}: {row['filename']!r} stands in the file twice; join its labels with commas"
             )
-        resolve = classes.aliases if classes is not None else {}
-        labels[clip_id(row["filename"])] = tuple(dict.fromkeys(resolve.get(label, label) for label in found))
+        if classes is not None:
+            found = (parse_label(path, number, label, classes) for label in found)
+        labels[clip_id(row["filename"])] = tuple(dict.fromkeys(found))
     return labels
 
 

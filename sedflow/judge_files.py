@@ -40,14 +40,21 @@ class Files:
     clips: Path | None = None
     windows: bool = False
 
-    def read(self) -> tuple[dict[str, Scores], dict[str, list[Event]], dict[str, float]]:
+    def read(self, other_labels: bool = False) -> tuple[dict[str, Scores], dict[str, list[Event]], dict[str, float]]:
         """Scores, truth and durations.
+
+        Parameters
+        ----------
+        other_labels : bool    the truth may have labels that are not scored
 
         Raises
         ------
         EvaluationError    durations are needed and not given, or the truth names no clip
+        LabelError    a label that is not scored, with file and row
         """
-        scores, truth = load_scores(self.scores), read_any_labels(self.truth)
+        scores = load_scores(self.scores)
+        classes = None if other_labels else ClassSet(next(iter(scores.values())).classes)
+        truth = read_any_labels(self.truth, classes=classes)
         if not truth:
             raise EvaluationError(f"{self.truth}: no rows below the header, so there is nothing to judge by; fill it")
         if silent := len(scores.keys() - truth.keys()):
@@ -72,7 +79,7 @@ def judge_files(files: Files, rules: Rules, draws: int = 0, jobs: int = 1) -> di
     dict    what ``evaluation.evaluate`` gives, and under ``intervals`` how many ``draws`` of what is ``drawn`` gave
             which ``metrics`` (name → [low, high])
     """
-    evaluation = Evaluation(*files.read(), rules)
+    evaluation = Evaluation(*files.read(other_labels=rules.classes is not None), rules)
     metrics = evaluation.metrics()
     if draws and evaluation.classes:
         known = bootstrap.recordings_of(read_clips(files.clips)) if files.clips else {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sedflow.events import Event, LabelError, clip_id, parse_event, read_events
+from sedflow.events import ClassSet, Event, LabelError, clip_id, parse_event, read_events
 from sedflow.recordings import SOUNDS, sounding
 from sedflow.tables import read_table, read_text
 
@@ -13,7 +13,7 @@ RAVEN_LABELS = ("Annotation", "Label", "Species", "Common Name", "Class", "Tags"
 RAVEN_TIMES = ("Begin Time (s)", "End Time (s)")
 
 
-def read_any_labels(path, sounds: float = SOUNDS) -> dict[str, list[Event]]:
+def read_any_labels(path, sounds: float = SOUNDS, classes: ClassSet | None = None) -> dict[str, list[Event]]:
     """Read true events from whatever they are in: clip id → events.
 
     Parameters
@@ -21,6 +21,7 @@ def read_any_labels(path, sounds: float = SOUNDS) -> dict[str, list[Event]]:
     path : TSV with ``filename onset offset event_label`` (and ``confidence``), or a file or folder of Audacity labels
         (``<clip>.txt``) or Raven selection tables (``Begin Time (s)`` in the first line)
     sounds : float    soft labels: a class sounds where its confidence lies above
+    classes : ClassSet, optional    labels outside it are refused
 
     Raises
     ------
@@ -32,14 +33,14 @@ def read_any_labels(path, sounds: float = SOUNDS) -> dict[str, list[Event]]:
         raise LabelError(f"{path}: no label file there; expected a .tsv, or a file or folder of .txt labels")
     header = read_text(first).split("\n", 1)[0].rstrip("\r").split("\t")
     if RAVEN_TIMES[0] in header:
-        return read_raven(path)
+        return read_raven(path, classes=classes)
     if path.is_dir() or (first.suffix == ".txt" and "filename" not in header):
-        return read_audacity(path)
-    events = read_events(path)
+        return read_audacity(path, classes)
+    events = read_events(path, classes)
     return {clip: sounding(of_clip, sounds) for clip, of_clip in events.items()} if "confidence" in header else events
 
 
-def read_audacity(path) -> dict[str, list[Event]]:
+def read_audacity(path, classes: ClassSet | None = None) -> dict[str, list[Event]]:
     """Read Audacity labels, one file or a folder of ``<clip>.txt``: clip id → events.
 
     Raises
@@ -55,12 +56,12 @@ def read_audacity(path) -> dict[str, list[Event]]:
             cells = [cell.strip() for cell in line.split("\t")]
             if len(cells) < 2:
                 raise LabelError(f"{file}:{number}: {line!r} has no onset, offset and label separated by tabs")
-            of_clip.append(parse_event(file, number, *[*cells, ""][:3]))
+            of_clip.append(parse_event(file, number, *[*cells, ""][:3], classes))
         events[clip_id(file.stem)] = sorted(of_clip)
     return events
 
 
-def read_raven(path, label_column: str | None = None) -> dict[str, list[Event]]:
+def read_raven(path, label_column: str | None = None, classes: ClassSet | None = None) -> dict[str, list[Event]]:
     """Read Raven selection tables, one file or a folder: clip id → events.
 
     Clips are named by the column ``Begin File`` if there is one, else by the file. A selection that is listed for
@@ -85,7 +86,7 @@ def read_raven(path, label_column: str | None = None) -> dict[str, list[Event]]:
                 continue
             seen.add(selection)
             clip = clip_id(row.get("Begin File") or stem)
-            event = parse_event(file, number, *(row[name] for name in RAVEN_TIMES), row[column])
+            event = parse_event(file, number, *(row[name] for name in RAVEN_TIMES), row[column], classes)
             events.setdefault(clip, []).append(event)
     return {clip: sorted(of_clip) for clip, of_clip in events.items()}
 

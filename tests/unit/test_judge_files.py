@@ -9,7 +9,7 @@ from sedflow import cli
 from sedflow.agreement import EvaluationError
 from sedflow.detections import write_detections
 from sedflow.evaluation import CRITERIA, Rules
-from sedflow.events import Clip, Event, write_clips, write_durations, write_events
+from sedflow.events import Clip, Event, LabelError, write_clips, write_durations, write_events
 from sedflow.judge_files import Files, judge_files, read_class_list, read_criteria
 from sedflow.metric_table import print_metrics
 from sedflow.scores import Scores, save_scores
@@ -140,6 +140,17 @@ def test_a_number_that_is_not_defined_is_a_dash(capsys):
     rows = [line.split() for line in capsys.readouterr().out.splitlines() if line.startswith("│")]
     assert ["│", "clip_map", "│", "–", "│", "│"] in rows
     assert ["│", "dog", "│", "–", "│"] in rows
+
+
+@pytest.mark.parametrize("format", ["tsv", "audacity", "raven"])
+def test_a_label_that_is_not_scored_is_named_with_file_and_row(folder, format):
+    stray = folder / ("stray.tsv" if format == "tsv" else "stray")
+    write_detections(stray, {"c0": [Event(0, 1, "dog"), Event(2, 3, "cow")]}, format)
+    with pytest.raises(
+        LabelError, match=r"stray.*:\d+: label 'cow' is not in .*\['dog', 'bell'\]; correct the spelling"
+    ):
+        judge_files(Files(folder / "scores", stray), Rules())
+    assert judge_files(Files(folder / "scores", stray), Rules(classes=("dog",)))["clips"] == 12
 
 
 def test_disagreement_ends_the_command_with_the_first_ten_and_the_count(folder):
