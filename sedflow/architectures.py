@@ -16,10 +16,11 @@ class MisfitError(ValueError):
 
 
 def _shape(tensors: dict, name: str, axes: int) -> tuple:
-    """Shape of the first tensor whose name ends so."""
-    found = next((tensor for full, tensor in tensors.items() if full == name or full.endswith("." + name)), None)
-    if found is None:
+    """Shape of the tensor whose name ends so; of several the one of the shortest name, then the first by letter."""
+    matches = [full for full in tensors if full == name or full.endswith("." + name)]
+    if not matches:
         raise MisfitError(f"it has no tensor {name}")
+    found = tensors[min(matches, key=lambda full: (len(full), full))]
     if found.ndim != axes or 0 in found.shape:
         raise MisfitError(f"its {name} is {tuple(found.shape)}, which should have {axes} axes")
     return tuple(found.shape)
