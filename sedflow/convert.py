@@ -20,7 +20,15 @@ from sedflow.official import all_tensors, module_tensors
 from sedflow.params import Inference
 from sedflow.plugins import SettingsError
 from sedflow.specification import Specification, save_detectors, save_encoder
-from sedflow.weights import CheckpointError, is_safetensors, load_strict, part_of, read_checkpoint, shortened
+from sedflow.weights import (
+    CheckpointError,
+    is_safetensors,
+    load_strict,
+    part_of,
+    read_checkpoint,
+    read_metadata,
+    shortened,
+)
 
 _CRNN_RATE = 15.625  # frames per second
 _FRAME_RATE = 25.0
@@ -214,8 +222,6 @@ def _assembled(encoders: dict, settings: dict, classes: int) -> Detector:
 
 def describe(path: Path) -> str:
     """What a checkpoint holds, as JSON: a file of ours or an official one."""
-    from sedflow.specification import read_metadata
-
     if is_safetensors(path) and (told := read_metadata(path)):
         return json.dumps(told, indent=2, ensure_ascii=False)
     contents = vars(identify(path))

@@ -9,7 +9,7 @@ from pathlib import Path
 import sedflow
 from sedflow.detector import Detector, build_detector
 from sedflow.files import replacing
-from sedflow.weights import CONVERTED, CheckpointError, is_safetensors, load_strict
+from sedflow.weights import CONVERTED, CheckpointError, load_strict, read_metadata
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,30 +59,6 @@ def save_encoder(path: Path, encoder, settings: dict, origin: str) -> None:
     told["trained_with"] = getattr(encoder, "trained_with", {})  # an encoder from elsewhere may have none
     with replacing(path) as unfinished:
         unfinished.write_bytes(save(tensors, {"specification": json.dumps(told, sort_keys=True)}))
-
-
-def read_metadata(path: Path) -> dict:
-    """The specification in a safetensors file of ours, as it stands there; empty for other files.
-
-    Raises
-    ------
-    CheckpointError    no such file, not a safetensors file, damaged, or its specification is none
-    """
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(str(path), "pt") as file:
-            told = json.loads((file.metadata() or {}).get("specification", "{}"))
-    except FileNotFoundError:
-        raise CheckpointError(f"{path}: no such checkpoint") from None
-    except (SafetensorError, OSError) as error:
-        cure = "copy or make it again" if is_safetensors(path) else "`sedflow convert` makes a detector"
-        raise CheckpointError(f"{path}: not a detector of sedflow, or damaged ({error}); {cure}") from None
-    except json.JSONDecodeError as error:
-        raise CheckpointError(f"{path}: its specification is not JSON ({error}); copy or make it again") from None
-    if not isinstance(told, dict):
-        raise CheckpointError(f"{path}: its specification is a {type(told).__name__}, not a table of settings")
-    return told
 
 
 def read_specification(path: Path) -> Specification:

@@ -14,6 +14,7 @@ from sedflow.pickled import archived, called_by, is_pickle
 
 CONVERTED = "sedflow_encoder."  # precedes the names of tensors in an encoder file of ours
 _LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # how torch.save began its files before they were archives
+_AGAIN = "copy, make or convert it again"
 _LISTED = 8  # names shown of a long list
 _WRAPPERS = ("net", "model", "fmn", "frame_mn")
 
@@ -60,6 +61,30 @@ def is_safetensors(path: str | Path) -> bool:
     with path.open("rb") as file:
         start = file.read(9)
     return start[8:] == b"{"
+
+
+def read_metadata(path: str | Path) -> dict:
+    """The specification in a safetensors file of ours, as it stands there; empty for other files.
+
+    Raises
+    ------
+    CheckpointError    no such file, not a safetensors file, damaged, or its specification is none
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(str(path), "pt") as file:
+            told = json.loads((file.metadata() or {}).get("specification", "{}"))
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: no such checkpoint") from None
+    except (SafetensorError, OSError) as error:
+        cure = _AGAIN if is_safetensors(path) else "`sedflow convert` makes a detector"
+        raise CheckpointError(f"{path}: not a detector of sedflow, or damaged ({error}); {cure}") from None
+    except json.JSONDecodeError as error:
+        raise CheckpointError(f"{path}: its specification is not JSON ({error}); {_AGAIN}") from None
+    if not isinstance(told, dict):
+        raise CheckpointError(f"{path}: its specification is a {type(told).__name__}, not a table; {_AGAIN}")
+    return told
 
 
 def _read_safetensors(path: Path) -> dict:
@@ -114,14 +139,9 @@ def load_weights(encoder: nn.Module, path: str | Path) -> None:
 
 def _check_settings(encoder: nn.Module, path: str | Path) -> None:
     """Refuse a converted file whose weights belong to settings that the encoder has not and no shape tells."""
-    from safetensors import safe_open
-
-    with safe_open(str(path), "pt") as file:
-        written = (file.metadata() or {}).get("specification", "{}")
-    try:
-        told = dict(json.loads(written).get("trained_with", {}))
-    except (ValueError, TypeError, AttributeError) as error:  # no JSON, or not tables where tables should be
-        raise CheckpointError(f"{path}: its specification is damaged ({error}); copy or convert it again") from error
+    told = read_metadata(path).get("trained_with", {})
+    if not isinstance(told, dict):
+        raise CheckpointError(f"{path}: its specification says trained_with {told!r}, which is no table; {_AGAIN}")
     ours = getattr(encoder, "trained_with", {})
     differing = [
         f"{name} {told[name]!r}, the encoder {ours[name]!r}"

@@ -15,8 +15,8 @@ from sedflow.detector import Detector, build_detector, build_encoder
 from sedflow.encoders.atst import ATST
 from sedflow.encoders.mobilenet import MobileNet
 from sedflow.frames import FrameGrid
-from sedflow.specification import load_detector, read_metadata, save_encoder
-from sedflow.weights import CheckpointError
+from sedflow.specification import load_detector, save_encoder
+from sedflow.weights import CheckpointError, read_checkpoint, read_metadata
 
 # beginnings of what the vectors' JSON calls a model, and whose files are laid out so
 SYSTEMS = {
@@ -121,6 +121,20 @@ def test_settings_that_tensors_do_not_tell_are_asked_for_or_called_assumed(golde
         assert contents.encoders[0]["heads"] == heads
         assert contents.assumed == [f"atst heads: {heads}, as published for width {dim}"]
         assert f"assumed atst heads: {heads}" in convert(tmp_path / "atst.safetensors", out)
+
+
+def test_settings_do_not_depend_on_the_order_of_tensors(golden_dir, tmp_path):
+    for vectors in find_vectors(golden_dir, lambda about: (about.get("model") or "").startswith(tuple(SYSTEMS))):
+        path = official_file(vectors, tmp_path)
+        expected, content = identify(path), read_checkpoint(path)
+        turned = {name: _reversed(part) for name, part in reversed(content.items())}
+        torch.save(turned, tmp_path / "turned.pt")
+        found = identify(tmp_path / "turned.pt")
+        assert (found.encoders, found.sequence) == (expected.encoders, expected.sequence), vectors.name
+
+
+def _reversed(part):
+    return dict(reversed(part.items())) if isinstance(part, dict) else part
 
 
 def _atst_tensors(dim):
