@@ -46,10 +46,20 @@ def modules(command: str, used: Iterable[tuple[str, str]] = ()) -> list[Path]:
 
 
 def listing(folders: Iterable[str]) -> str:
-    """Digest of the names and sizes of the recordings below folders: no file is opened, so a dry run can ask."""
+    """Digest of the names and sizes of the recordings below folders: no file is opened, so a dry run can ask.
+
+    Raises
+    ------
+    SettingsError    a link to a recording that is not there
+    """
     found = [
         path for folder in map(Path, folders) for path in folder.rglob("*") if path.suffix.lower() in AUDIO_SUFFIXES
     ]
+    for path in found:
+        if not path.exists():
+            raise plugins.SettingsError(
+                f"{path}: a link to a recording that is not there; bring it back (a missing disk?) or delete the link"
+            )
     rows = sorted(f"{path.as_posix()} {path.stat().st_size}" for path in found)
     return hashlib.sha256("\n".join(rows).encode()).hexdigest()[:16]
 

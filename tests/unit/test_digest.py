@@ -3,6 +3,7 @@
 import pytest
 
 from sedflow import digest
+from sedflow.plugins import SettingsError
 
 
 def names(command, used=()):
@@ -39,6 +40,19 @@ def test_a_report_depends_on_the_templates_of_its_page_and_training_does_not():
 def test_an_unknown_command_is_an_error():
     with pytest.raises(KeyError, match="tarin"):
         digest.modules("tarin")
+
+
+def test_a_listing_follows_names_and_sizes_and_names_a_link_that_leads_nowhere(tmp_path):
+    for name in ("one.wav", "two.flac", "notes.txt"):
+        (tmp_path / name).write_bytes(b"four")
+    before = digest.listing([str(tmp_path)])
+    (tmp_path / "notes.txt").write_bytes(b"longer")
+    assert digest.listing([str(tmp_path)]) == before
+    (tmp_path / "two.flac").write_bytes(b"longer")
+    assert digest.listing([str(tmp_path)]) != before
+    (tmp_path / "three.wav").symlink_to(tmp_path / "gone.wav")
+    with pytest.raises(SettingsError, match=r"three\.wav: a link to a recording that is not there; bring it back"):
+        digest.listing([str(tmp_path)])
 
 
 @pytest.mark.parametrize(
