@@ -105,6 +105,8 @@ def read_annotation(path: Path, classes: ClassSet) -> dict[str, list[Event]]:
         table = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise LabelError(f"{path}: no readable JSON ({error}); copy the file again") from None
+    if not isinstance(table, dict) or not all(isinstance(rows, list) for rows in table.values()):
+        raise LabelError(f"{path}: not a table of scenes with a list of labels each; copy HEAR's file again")
     events = {}
     for name, rows in table.items():
         events[clip_id(name)] = of_clip = []

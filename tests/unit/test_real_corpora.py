@@ -381,6 +381,13 @@ def test_dcase2016_names_a_label_that_it_cannot_read(tmp_path, row):
         dcase2016_task2.read_annotation(tmp_path / "train.json", ClassSet(("cough",)))
 
 
+@pytest.mark.parametrize("table", ["[]", "3", '{"scene.wav": 3}', '{"scene.wav": {"label": "cough"}}'])
+def test_dcase2016_refuses_labels_that_are_no_table_of_scenes(tmp_path, table):
+    (tmp_path / "train.json").write_text(table)
+    with pytest.raises(LabelError, match=r"train\.json: not a table of scenes .* copy HEAR's file again"):
+        dcase2016_task2.read_annotation(tmp_path / "train.json", ClassSet(("cough",)))
+
+
 def test_dcase2016_cuts_scenes_and_reads_milliseconds(tmp_path):
     root = corpus_folders.dcase2016(tmp_path / "hear")
     corpus = Dcase2016Task2(path=str(root), seconds=2.0, hop_seconds=1.0, sample_rate=32000)
