@@ -2,7 +2,11 @@
 
 A confidence interval is the range that holds the middle 95 % of the draws. Two systems that were judged on the same
 recordings are compared draw by draw (paired), so that a hard recording is hard for both: the difference is significant
-when hardly any draw turns its sign. ``p`` is twice the share of draws on the other side of zero, at most 1.
+when hardly any draw turns its sign.
+
+``p`` is 2 · min(b, 1 − b), where b is the share of the draws' differences below zero, those of exactly zero counting
+half and those that are not defined left out. It is at least 2 / (n + 1) of n draws, which cannot show anything rarer,
+and at most 1; 1 if there is no draw.
 
 Clips that share a recording are no independent witnesses, so they are drawn together, and so are clips that hang
 together through others. Soundscapes mixed from one pool of recordings all hang together, and from a single group

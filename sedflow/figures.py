@@ -28,8 +28,11 @@ def styles_of(names: Iterable, styles: Sequence[str]) -> dict:
 
 
 def most_frequent(classes: Iterable[str], counts: Mapping[str, int]) -> list[str]:
-    """The classes that a figure shows, in their order: those that sound, the ``MOST_CLASSES`` of the largest counts."""
-    sounding = [label for label in classes if counts[label]]
+    """The classes that a figure shows, in their order: those that sound, the ``MOST_CLASSES`` of the largest counts.
+
+    A class that ``counts`` lacks does not sound.
+    """
+    sounding = [label for label in classes if counts.get(label)]
     kept = set(sorted(sounding, key=lambda label: -counts[label])[:MOST_CLASSES])
     return [label for label in sounding if label in kept]
 

@@ -102,6 +102,14 @@ def test_a_difference_that_no_draw_turns_is_as_rare_as_the_draws_can_tell():
     assert against(np.zeros(99), np.zeros(99), 0.0)["p"] == 1
 
 
+def test_p_is_twice_the_share_of_draws_on_the_rarer_side_ties_counting_half():
+    differences = np.array([-1.0] * 10 + [0.0] * 20 + [1.0] * 70)
+    assert against(np.zeros(100), differences, 0.5)["p"] == pytest.approx(2 * (10 + 20 / 2) / 100)
+    assert against(np.zeros(100), -differences, -0.5)["p"] == pytest.approx(0.4)
+    assert against(np.zeros(110), np.append(differences, [np.nan] * 10), 0.5)["p"] == pytest.approx(0.4)
+    assert against(np.zeros(3), np.full(3, np.nan), 0.5)["p"] == 1
+
+
 def test_runs_on_other_clips_are_not_compared():
     scores, truth, durations = marked(0.4)
     fewer = [{clip: what[clip] for clip in list(what)[1:]} for what in (scores, truth, durations)]

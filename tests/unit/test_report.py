@@ -11,7 +11,7 @@ from sedflow import audio
 from sedflow.clip_cards import Study, best_and_worst, clip_card
 from sedflow.detections import detect_events
 from sedflow.events import Clip, Event
-from sedflow.figures import Axis, Line, line_chart, player, score_path, spectrogram, thin
+from sedflow.figures import Axis, Line, line_chart, most_frequent, player, score_path, spectrogram, thin
 from sedflow.mistakes import (
     calibrate,
     confusion,
@@ -136,6 +136,12 @@ def test_logits_are_not_calibrated():
 
 
 # figures
+
+
+def test_a_figure_shows_the_classes_that_sound_most_in_their_order():
+    assert most_frequent(["dog", "cat", "bell"], {"bell": 2, "dog": 1}) == ["dog", "bell"]
+    counts = {f"class {number:02}": number for number in range(30)}
+    assert most_frequent(counts, counts) == [f"class {number:02}" for number in range(6, 30)]
 
 
 def test_ticks_are_round_and_inside():
