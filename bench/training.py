@@ -79,6 +79,7 @@ class Run:
                 if isinstance(part, torch.nn.BatchNorm2d):
                     part.eval()
         self.teacher = copy.deepcopy(self.student).requires_grad_(False)
+        self.teacher.train(stage["teacher"]["mode"] == "train")
         if self.usual:
             write_usually(self.student)
             write_usually(self.teacher)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sedflow.layers import dropout
 from sedflow.products import Convolution, Linear, attention
 from sedflow.spectrogram import KaldiFbank
 
@@ -35,10 +36,10 @@ class Embedding(nn.Module):
         patches = features[:, : steps * PATCH].unflatten(1, (steps, PATCH)).unflatten(3, (HEIGHT, PATCH))
         patches = patches.transpose(2, 3).flatten(3).flatten(1, 2)  # (batch, steps · height, 16 · 16)
         tokens = self.layer_norm(self.patch_embedding(patches.to(self.patch_embedding.weight.dtype)))
-        tokens = F.dropout(self.post_extract_proj(tokens), self.dropout_input, self.training)
+        tokens = dropout(self.post_extract_proj(tokens), self.dropout_input, self.training)
         if padding is not None:
             tokens = tokens.masked_fill(padding.unsqueeze(2), 0)
-        return F.dropout(self.encoder_layer_norm(tokens + self.pos_conv(tokens)), self.dropout, self.training)
+        return dropout(self.encoder_layer_norm(tokens + self.pos_conv(tokens)), self.dropout, self.training)
 
     def relative_bias(self, count):
         """What attention adds for a query at i and a key at j before it is gated, (1, heads, count, count)."""
@@ -86,10 +87,10 @@ class Block(nn.Module):
 
     def forward(self, tokens, bias, padding):
         """(batch, tokens, dim), `Embedding.relative_bias`, (batch, tokens) bool or None → (batch, tokens, dim)."""
-        attended = F.dropout(self.self_attn(tokens, bias, padding), self.dropout, self.training)
+        attended = dropout(self.self_attn(tokens, bias, padding), self.dropout, self.training)
         middle = self.self_attn_layer_norm(torch.add(attended, tokens, alpha=self.alpha))
-        wide = F.dropout(F.gelu(self.fc1(middle)), self.activation_dropout, self.training)
-        narrow = F.dropout(self.fc2(wide), self.dropout, self.training)
+        wide = dropout(F.gelu(self.fc1(middle)), self.activation_dropout, self.training)
+        narrow = dropout(self.fc2(wide), self.dropout, self.training)
         output = self.final_layer_norm(torch.add(narrow, middle, alpha=self.alpha))
         if self.training and self.layer_drop:
             # computed in any case: every parameter has a gradient, which distributed training waits for

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from sedflow import plugins
 from sedflow.frames import FrameGrid
+from sedflow.layers import Dropout
 from sedflow.pooling import Pooling, Prediction, match_frames
 from sedflow.products import Linear
 from sedflow.waveform import checked, completed
@@ -59,8 +60,8 @@ class Detector(nn.Module):
         self.norms = nn.ModuleDict(norms)
         joined = sum(dims.values())
         self.merge = Linear(joined, merge_dim) if merge_dim else nn.Identity()
-        self.dropout = nn.Dropout(dropout)
-        self.merge_dropout = nn.Dropout(dropout if merge_dropout is None else merge_dropout)
+        self.dropout = Dropout(dropout)
+        self.merge_dropout = Dropout(dropout if merge_dropout is None else merge_dropout)
         self.sequence = plugins.build("sequence", sequence, merge_dim or joined)
         self.pooling = Pooling(self.sequence.dim, classes, pooling)
 

@@ -70,6 +70,22 @@ def linear(features: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tens
     return F.linear(features, weight, bias)
 
 
+def repeated(weight: Tensor) -> Callable[[Tensor], Tensor]:
+    """The product with a ``weight`` (out, in) that is used many times: (batch, in) → (batch, out), without gradient."""
+    if not _ours_to_choose(weight) or not _has_onednn(weight.dtype):
+        return functools.partial(F.linear, weight=weight)
+    ordered = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous())
+    return lambda features: _onednn_product(features, ordered)
+
+
+def weight_gradient(by_output: Tensor, features: Tensor) -> Tensor:
+    """Gradient (out, in) of a linear layer's weight, from (…, out) and (…, in)."""
+    rows, columns = by_output.flatten(0, -2).t(), features.flatten(0, -2).t()
+    if rows.dtype == torch.float32 and _ours_to_choose(rows) and _has_onednn(torch.float32):
+        return _onednn_product(rows.contiguous(), columns.contiguous())
+    return torch.mm(rows, columns.t())
+
+
 def attention(
     queries: Tensor,
     keys: Tensor,
@@ -123,8 +139,7 @@ class _OneDNNLinear(torch.autograd.Function):
         if needs_features:
             by_features = _onednn_product(rows, weight.t().contiguous()).view(features.shape)
         if needs_weight:
-            columns = features.reshape(-1, weight.shape[1]).t()
-            by_weight = _onednn_product(rows.t().contiguous(), columns.contiguous())
+            by_weight = weight_gradient(rows, features)
         if needs_bias:
             by_bias = rows.sum(dim=0)
         return by_features, by_weight, by_bias

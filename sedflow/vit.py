@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sedflow.layers import Dropout
 from sedflow.products import Linear, attention
 
 
@@ -66,7 +67,7 @@ def fixed_projection(dim: int, projected: int | None) -> nn.Module:
 class _Attention(nn.Module):
     def __init__(self, dim, heads, qkv_bias, dropout):
         super().__init__()
-        self.heads, self.dropout = heads, nn.Dropout(dropout)
+        self.heads, self.dropout = heads, Dropout(dropout)
         self.qkv = Linear(dim, 3 * dim, bias=qkv_bias)
         self.proj = Linear(dim, dim)
 
@@ -78,7 +79,7 @@ class _Attention(nn.Module):
 class _Mlp(nn.Module):
     def __init__(self, dim, hidden, dropout):
         super().__init__()
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.fc1 = Linear(dim, hidden)
         self.fc2 = Linear(hidden, dim)
 

@@ -14,7 +14,7 @@ import math
 import torch
 from torch import nn
 
-from sedflow.layers import at_least_float32
+from sedflow.layers import Dropout, at_least_float32
 from sedflow.products import Linear
 from sedflow.regularisers import Balancer, Ceiling, Whitener, limited
 
@@ -231,7 +231,7 @@ class _FeedForward(nn.Module):
         self.in_proj = Linear(width, inner)
         self.balance = Balancer((0.3, 1.0), (0.75, 5.0))
         self.activation = SwooshL()
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.out_proj = _linear(inner, width, 0.1)
         self.whiten = Whitener(7.5)
 

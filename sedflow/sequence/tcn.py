@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from sedflow.layers import from_sequential, projection
+from sedflow.layers import Dropout, from_sequential, projection
 from sedflow.weights import CheckpointError, load_strict
 
 # official files hold every convolution twice: as an attribute and as an entry of a Sequential
@@ -85,7 +85,7 @@ class _Block(nn.Module):
         self.conv1, self.conv2 = (
             nn.utils.parametrizations.weight_norm(nn.Conv1d(width, width, kernel, dilation=dilation)) for _ in range(2)
         )
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, x, real):
         hidden = x

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from sedflow.layers import GatedAttention, RMSNorm, from_sequential, initialise_small, projection
+from sedflow.layers import Dropout, GatedAttention, RMSNorm, from_sequential, initialise_small, projection
 from sedflow.products import Linear
 from sedflow.weights import load_strict
 
@@ -58,9 +58,9 @@ class _FeedForward(nn.Module):
             RMSNorm(dim),
             Linear(dim, 4 * dim),
             nn.GELU(),
-            nn.Dropout(dropout),
+            Dropout(dropout),
             Linear(4 * dim, dim),
-            nn.Dropout(dropout),
+            Dropout(dropout),
         )
 
     def forward(self, hidden):

@@ -7,6 +7,7 @@ import re
 import torch
 from torch import nn
 
+from sedflow.layers import Dropout
 from sedflow.products import Linear
 from sedflow.regularisers import Balancer, Whitener, switch_off
 from sedflow.weights import load_strict
@@ -118,7 +119,7 @@ class _LinearInput(nn.Module):
         super().__init__()
         self.out = Linear(dim, width)
         self.out_norm = BiasNorm(width)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def align(self, embeddings, padding_mask):
         """→ (batch, frames, width) and its mask."""
@@ -147,7 +148,7 @@ class _ConvolutionalInput(nn.Module):
         self.out = Linear(third * (((features - 1) // 2 - 1) // 2), width)
         self.whiten = Whitener(4.0, strength=0.02)
         self.out_norm = BiasNorm(width)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, features, padding_mask=None):
         """(batch, T, features) → (batch, (T - 7) // 2, width), as long as the mask, which the ConvNeXt block heeds."""
@@ -206,7 +207,7 @@ class _Stack(nn.Module):
     def __init__(self, *, layers, position_dim, **settings):
         super().__init__()
         self.position_dim = position_dim
-        self.dropout = nn.Dropout(settings["dropout"])
+        self.dropout = Dropout(settings["dropout"])
         self.layers = nn.ModuleList(ZipformerLayer(position_dim=position_dim, **settings) for _ in range(layers))
 
     def forward(self, x, padding_mask):
