@@ -44,3 +44,11 @@ def test_a_folder_is_read_again_when_recordings_come_go_or_change(birds, tmp_pat
     planned = clone("snakemake", "-n", INVENTORY)
     assert ("Nothing to be done" in planned) == (change == "nothing")
     assert ("rule download:" in planned) == (change != "nothing")
+
+
+def test_a_link_to_a_recording_that_is_gone_ends_planning_with_one_line(birds, tmp_path):
+    clone = birds.copy(tmp_path / "clone")
+    (clone.path / "my_birds/unlabeled/dusk.wav").symlink_to(tmp_path / "gone.wav")
+    said = clone("snakemake", "-n", INVENTORY, check=False)
+    assert "error: my_birds/unlabeled/dusk.wav: a link to a recording that is not there; bring it back" in said
+    assert "Traceback" not in said

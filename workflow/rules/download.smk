@@ -4,6 +4,13 @@ localrules:
     weights,
 
 
+def listing_of(wildcards):
+    try:
+        return plan.corpus_listing(corpus_of(wildcards))
+    except ValueError as error:
+        stop(error)
+
+
 rule download:
     input:
         tables=lambda wildcards: plan.corpus_tables(corpus_of(wildcards)),
@@ -17,7 +24,7 @@ rule download:
     params:
         corpus=lambda wildcards: canonical(corpus_of(wildcards)),
         folder="data/raw/{corpus}",
-        listing=lambda wildcards: plan.corpus_listing(corpus_of(wildcards)),
+        listing=listing_of,
         code=corpus_code("download"),
     shell:
         "python -m sedflow.cli download {params.corpus:q} --out {params.folder} > {log} 2>&1"
