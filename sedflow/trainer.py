@@ -26,7 +26,7 @@ def build_trainer(stage: dict, work: Path) -> lightning.Trainer:
     meant = ("does not have many workers", "exists and is not empty", "in eval mode", "smaller than the logging")
     for expected in meant:
         warnings.filterwarnings("ignore", message=f".*{expected}.*")
-    keep_best = ModelCheckpoint(
+    keep_best = MovableCheckpoints(
         work / "top",
         filename="{step}",
         monitor="monitor",
@@ -35,7 +35,7 @@ def build_trainer(stage: dict, work: Path) -> lightning.Trainer:
         save_on_train_epoch_end=True,
         enable_version_counter=False,
     )
-    keep_last = ModelCheckpoint(
+    keep_last = MovableCheckpoints(
         work, filename=LAST.removesuffix(".ckpt"), save_on_train_epoch_end=True, enable_version_counter=False
     )
     return lightning.Trainer(
@@ -107,6 +107,21 @@ class Waiting(Callback):
     def _say(self, step: int, share: float) -> None:
         hint = "; raise `workers`" if share > 0.05 else ""
         print(f"\nstep {step}: {share:.1%} of the time went by waiting for data{hint}", flush=True)
+
+
+class MovableCheckpoints(ModelCheckpoint):
+    """Checkpoints that are known again in a work folder that was moved: their state names files by full paths.
+
+    Lightning forgets in another place what was best before, and looks for the best one in the old place.
+    """
+
+    def load_state_dict(self, state_dict):
+        """Take up a state, every file in it where the folder is now."""
+        here = lambda path: str(path).replace(state_dict["dirpath"], self.dirpath, 1)  # noqa: E731
+        paths = ("dirpath", "best_model_path", "kth_best_model_path", "last_model_path")
+        moved = {name: here(state_dict[name]) for name in paths}
+        best = {here(path): score for path, score in state_dict["best_k_models"].items()}
+        super().load_state_dict({**state_dict, **moved, "best_k_models": best})
 
 
 class AtomicCheckpoints(CheckpointIO):

@@ -142,6 +142,14 @@ def test_two_processes_give_what_one_gives_even_when_they_are_killed_on_the_way(
         torch.testing.assert_close(weights[1][name], tensor, rtol=1e-3, atol=1e-4, msg=name)
 
 
+def test_a_work_folder_that_was_moved_still_knows_what_was_best(root, tmp_path):
+    """A repository that is renamed, or mounted elsewhere, before the run goes on."""
+    training_run.run(root, "frozen", 1, tmp_path / "work", tmp_path / "out", counting=True)
+    (tmp_path / "work").rename(tmp_path / "moved")
+    training_run.run(root, "frozen", 1, tmp_path / "moved", tmp_path / "again", counting=True)
+    assert same_results(tmp_path / "out", tmp_path / "again")
+
+
 def wait_for(happened, process, seconds=300):
     end = time.monotonic() + seconds
     while not happened() and process.poll() is None and time.monotonic() < end:

@@ -17,7 +17,7 @@ from sedflow.losses.consistency import Consistency
 from sedflow.params import Stage
 from sedflow.plugins import SettingsError
 from sedflow.pooling import Prediction
-from sedflow.trainer import LAST, AtomicCheckpoints
+from sedflow.trainer import LAST, AtomicCheckpoints, MovableCheckpoints
 
 DETECTOR = {
     "encoders": [{"name": "cnn", "channels": [4] * 7}, {"name": "atst", "dim": 8, "depth": 1, "heads": 2}],
@@ -340,6 +340,17 @@ def test_a_checkpoint_that_fell_out_of_the_best_stays_until_the_state_without_it
     assert old.exists()  # a run that is killed now goes on from a state that calls it the best
     checkpoints.save_checkpoint({"best": str(new)}, tmp_path / LAST)
     assert not old.exists() and new.exists()
+
+
+def test_what_was_best_is_known_again_where_the_work_folder_was_moved_to(tmp_path):
+    before, now = MovableCheckpoints(tmp_path / "old/top"), MovableCheckpoints(tmp_path / "new/top")
+    before.best_model_path = before.kth_best_model_path = str(tmp_path / "old/top/step=3.ckpt")
+    before.best_k_models = {before.best_model_path: torch.tensor(0.7)}
+    before.best_model_score = before.kth_value = torch.tensor(0.7)
+    now.load_state_dict(before.state_dict())
+    assert now.best_model_path == now.kth_best_model_path == str(tmp_path / "new/top/step=3.ckpt")
+    assert now.best_k_models == {now.best_model_path: torch.tensor(0.7)} and now.best_model_score == 0.7
+    assert now.last_model_path == ""
 
 
 @pytest.mark.parametrize(("key", "value"), [("labels", ["b", "a"]), ("sample_rate", 32000)])
