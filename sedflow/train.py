@@ -28,9 +28,10 @@ from sedflow.memory import keep_pages
 from sedflow.optimization import freeze_unused
 from sedflow.params import PSEUDO
 from sedflow.pseudo import PseudoLabels
-from sedflow.specification import Specification, load_detector, read_specification, save_detectors
+from sedflow.specification import Specification, load_detector, save_detectors
 from sedflow.stage_plugins import listeners
 from sedflow.trainer import LAST, build_trainer
+from sedflow.weights import CheckpointError
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +64,7 @@ def train(  # noqa: PLR0913 (one rule's inputs)
     lightning.seed_everything(seed, workers=True, verbose=False)
     clips = read_clip_set(settings, manifests, features, pseudo_labels, root)
     check_validation(clips, stage["processes"])
-    student, teacher = build_networks(settings, len(clips.classes), weights, start_from)
+    student, teacher = build_networks(settings, list(clips.classes), weights, start_from)
     judge = validation_judge(clips, stage["monitor"]["metrics"])
     learner = Learner(student, stage, clips, judge, seed, teacher)
     trainer = build_trainer(stage, work)
@@ -118,22 +119,39 @@ def read_clip_set(settings: dict, manifests: list, features: dict, pseudo_labels
     )
 
 
-def build_networks(settings: dict, classes: int, weights: dict, start_from) -> tuple[Detector, Detector | None]:
-    """Student and teacher of a stage: from the stage before, or a new student whom the learner copies."""
+def build_networks(settings: dict, classes: list[str], weights: dict, start_from) -> tuple[Detector, Detector | None]:
+    """Student and teacher of a stage: from the stage before, or a new student whom the learner copies.
+
+    Raises
+    ------
+    CheckpointError    the stage before made another detector than this one goes on with
+    """
     teacher = None
     if start_from is None:
-        student = build_detector(settings["detector"], classes, weights)
+        student = build_detector(settings["detector"], len(classes), weights)
     else:
-        student, _ = load_detector(start_from, "student")
+        student, before = load_detector(start_from, "student")
+        check_start(before, settings, classes, start_from)
         if settings["stage"]["teacher"] is not None:
-            networks = read_specification(start_from).networks
-            teacher, _ = load_detector(start_from, "teacher" if "teacher" in networks else "student")
+            teacher, _ = load_detector(start_from, "teacher" if "teacher" in before.networks else "student")
     for network in filter(None, (student, teacher)):
         network.freeze(settings["stage"]["freeze"])
         network.set_dropout(settings["stage"]["dropout"])
     if unused := freeze_unused(student):
         log.info("no score depends on these parameters, they stay as they are: %s", ", ".join(unused))
     return student, teacher
+
+
+def check_start(before: Specification, settings: dict, classes: list[str], path) -> None:
+    """Refuse a checkpoint that is of other classes or of another detector than the stage that begins with it."""
+    ours = {"classes": classes, "sample_rate": settings["sample_rate"], **settings["detector"]}
+    theirs = {"classes": before.classes, "sample_rate": before.sample_rate, **before.detector}
+    for field in ours | theirs:
+        if ours.get(field) != theirs.get(field):
+            raise CheckpointError(
+                f"{path}: its {field} is {theirs.get(field)}, this stage's {ours.get(field)}; train the stage before "
+                "again with these settings"
+            )
 
 
 def check_validation(clips: ClipSet, processes: int) -> None:

@@ -24,6 +24,8 @@ from sedflow.inference import score_folder, score_splits
 from sedflow.learner import TrainingStopped
 from sedflow.scores import load_scores
 from sedflow.specification import read_specification
+from sedflow.train import build_networks
+from sedflow.weights import CheckpointError
 
 RESULTS = ("best.safetensors", "log.csv", "settings.json")
 
@@ -140,6 +142,15 @@ def test_two_processes_give_what_one_gives_even_when_they_are_killed_on_the_way(
     weights = [load_file(tmp_path / name / "best.safetensors") for name in ("one", "two")]
     for name, tensor in weights[0].items():
         torch.testing.assert_close(weights[1][name], tensor, rtol=1e-3, atol=1e-4, msg=name)
+
+
+@pytest.mark.parametrize(("dropout", "classes"), [(0.1, None), (0.2, ["beep"])])
+def test_a_stage_goes_on_with_its_own_detector_alone(frozen, tmp_path, dropout, classes):
+    settings = training_run.settings("finetune", detector={"dropout": dropout})
+    before = read_specification(frozen / "best.safetensors")
+    message = rf"best\.safetensors: its {'classes' if classes else 'dropout'} is .*; train the stage before again"
+    with pytest.raises(CheckpointError, match=message):
+        build_networks(settings, classes or before.classes, {}, frozen / "best.safetensors")
 
 
 def test_a_work_folder_that_was_moved_still_knows_what_was_best(root, tmp_path):
