@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sedflow.layer_norm import LayerNorm
 from sedflow.layers import dropout
 from sedflow.products import Convolution, Linear, attention
 from sedflow.spectrogram import KaldiFbank
@@ -24,10 +25,10 @@ class Embedding(nn.Module):
         self.dropout_input, self.dropout = cfg["dropout_input"], cfg["dropout"]
         self.buckets, self.max_distance = cfg["num_buckets"], cfg["max_distance"]
         self.patch_embedding = Linear(PATCH * PATCH, cfg["embed_dim"], bias=False)
-        self.layer_norm = nn.LayerNorm(cfg["embed_dim"])
+        self.layer_norm = LayerNorm(cfg["embed_dim"])
         self.post_extract_proj = Linear(cfg["embed_dim"], dim) if cfg["embed_dim"] != dim else nn.Identity()
         self.pos_conv = PositionConvolution(dim, cfg["conv_pos"], cfg["conv_pos_groups"])
-        self.encoder_layer_norm = nn.LayerNorm(dim)
+        self.encoder_layer_norm = LayerNorm(dim)
         self.relative_attention_bias = nn.Embedding(self.buckets, heads)
 
     def forward(self, features, padding):
@@ -39,7 +40,7 @@ class Embedding(nn.Module):
         tokens = dropout(self.post_extract_proj(tokens), self.dropout_input, self.training)
         if padding is not None:
             tokens = tokens.masked_fill(padding.unsqueeze(2), 0)
-        return dropout(self.encoder_layer_norm(tokens + self.pos_conv(tokens)), self.dropout, self.training)
+        return dropout(self.encoder_layer_norm(tokens, self.pos_conv(tokens)), self.dropout, self.training)
 
     def relative_bias(self, count):
         """What attention adds for a query at i and a key at j before it is gated, (1, heads, count, count)."""
@@ -77,10 +78,10 @@ class Block(nn.Module):
         self.dropout, self.activation_dropout = cfg["dropout"], cfg["activation_dropout"]
         self.layer_drop = cfg["encoder_layerdrop"]
         self.self_attn = Attention(dim, heads, cfg["attention_dropout"])
-        self.self_attn_layer_norm = nn.LayerNorm(dim)
+        self.self_attn_layer_norm = LayerNorm(dim)
         self.fc1 = Linear(dim, cfg["encoder_ffn_embed_dim"])
         self.fc2 = Linear(cfg["encoder_ffn_embed_dim"], dim)
-        self.final_layer_norm = nn.LayerNorm(dim)
+        self.final_layer_norm = LayerNorm(dim)
         for layer in (self.self_attn.out_proj, self.fc1, self.fc2):
             nn.init.xavier_normal_(layer.weight, gain=(8 * depth) ** -0.25)
             nn.init.zeros_(layer.bias)
@@ -88,10 +89,10 @@ class Block(nn.Module):
     def forward(self, tokens, bias, padding):
         """(batch, tokens, dim), `Embedding.relative_bias`, (batch, tokens) bool or None → (batch, tokens, dim)."""
         attended = dropout(self.self_attn(tokens, bias, padding), self.dropout, self.training)
-        middle = self.self_attn_layer_norm(torch.add(attended, tokens, alpha=self.alpha))
-        wide = dropout(F.gelu(self.fc1(middle)), self.activation_dropout, self.training)
+        middle = self.self_attn_layer_norm(attended, tokens, self.alpha)
+        wide = dropout(self.fc1(middle, gelu=True), self.activation_dropout, self.training)
         narrow = dropout(self.fc2(wide), self.dropout, self.training)
-        output = self.final_layer_norm(torch.add(narrow, middle, alpha=self.alpha))
+        output = self.final_layer_norm(narrow, middle, self.alpha)
         if self.training and self.layer_drop:
             # computed in any case: every parameter has a gradient, which distributed training waits for
             return torch.where(torch.rand((), device=tokens.device) < self.layer_drop, tokens.to(output.dtype), output)

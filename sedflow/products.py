@@ -15,8 +15,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sedflow import bfloat16
 from sedflow.prepared import Prepared
 
+_FEW_THREADS = 2
 _LANES = 16  # numbers that a processor's softmax takes at once; what is left of a row it takes one by one
 
 
@@ -27,13 +29,14 @@ class Linear(nn.Linear):
         super().__init__(*sizes, bias=bias)
         self._ordered = Prepared()
 
-    def forward(self, features: Tensor) -> Tensor:
-        """(…, in) → (…, out)."""
+    def forward(self, features: Tensor, gelu: bool = False) -> Tensor:
+        """(…, in) → (…, out), or its GELU."""
         if self.weight.dtype == torch.bfloat16 and _orders_weights(features, self.weight):
             # in float32 the order gains half as much and costs twice the memory
             ordered = self._ordered(torch.ops.mkldnn._reorder_linear_weight, self.weight)
-            return _onednn_product(features, ordered, self.bias)
-        return linear(features, self.weight, self.bias)
+            return _onednn_product(features, ordered, self.bias, gelu)
+        product = linear(features, self.weight, self.bias)
+        return F.gelu(product) if gelu else product
 
 
 class Convolution:
@@ -100,10 +103,18 @@ def attention(
     """
     inferring = _ours_to_choose(queries) and not torch.is_grad_enabled()
     if inferring and queries.dtype == torch.bfloat16 and not dropout:
-        return _attention_step_by_step(queries, keys, values, bias, gate)
+        in_steps = _attention_compiled if passes_pay(queries) else _attention_step_by_step
+        return in_steps(queries, keys, values, bias, gate)
     if gate is not None:
         bias = gate * bias
     return F.scaled_dot_product_attention(queries, keys, values, attn_mask=bias, dropout_p=dropout)
+
+
+def _attention_compiled(queries, keys, values, bias, gate):
+    # of strided keys the product would make a copy number by number
+    scores = queries.flatten(0, 1) @ keys.contiguous().flatten(0, 1).transpose(1, 2)
+    bfloat16.softmax_(scores.unflatten(0, queries.shape[:2]), queries.shape[3] ** -0.5, bias, gate)
+    return (scores @ values.flatten(0, 1)).unflatten(0, queries.shape[:2])
 
 
 def _attention_step_by_step(queries, keys, values, bias, gate):
@@ -145,14 +156,21 @@ class _OneDNNLinear(torch.autograd.Function):
         return by_features, by_weight, by_bias
 
 
-def _onednn_product(features: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    return torch.ops.mkldnn._linear_pointwise(features, weight, bias, "none", [], "")
+def _onednn_product(features: Tensor, weight: Tensor, bias: Tensor | None = None, gelu: bool = False) -> Tensor:
+    behind, exact = ("gelu", "none") if gelu else ("none", "")
+    return torch.ops.mkldnn._linear_pointwise(features, weight, bias, behind, [], exact)
 
 
 def _orders_weights(features: Tensor, weight: Tensor) -> bool:
     """Whether inference with this weight is oneDNN's, which can then have it in its own order."""
     inferring = _ours_to_choose(features) and not torch.is_grad_enabled()
     return inferring and features.dtype == weight.dtype and _has_onednn(weight.dtype)
+
+
+def passes_pay(features: Tensor) -> bool:
+    """Whether `sedflow.bfloat16`, which keeps to one core, is faster than PyTorch on all of its threads."""
+    inferring = _ours_to_choose(features) and not torch.is_grad_enabled()
+    return inferring and features.dtype == torch.bfloat16 and torch.get_num_threads() <= _FEW_THREADS
 
 
 def _ours_to_choose(features: Tensor) -> bool:

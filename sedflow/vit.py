@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from sedflow.layer_norm import LayerNorm
 from sedflow.layers import Dropout
 from sedflow.products import Linear, attention
 
@@ -34,9 +34,9 @@ class Block(nn.Module):
     ):
         super().__init__()
         self.drop_path = drop_path
-        self.norm1 = nn.LayerNorm(dim, eps=1e-6)
+        self.norm1 = LayerNorm(dim, eps=1e-6)
         self.attn = _Attention(dim, heads, qkv_bias, dropout)
-        self.norm2 = nn.LayerNorm(dim, eps=1e-6)
+        self.norm2 = LayerNorm(dim, eps=1e-6)
         self.mlp = _Mlp(dim, int(dim * mlp_ratio), dropout)
         for module in self.modules():
             if isinstance(module, nn.Linear):
@@ -84,4 +84,4 @@ class _Mlp(nn.Module):
         self.fc2 = Linear(hidden, dim)
 
     def forward(self, tokens):
-        return self.dropout(self.fc2(self.dropout(F.gelu(self.fc1(tokens)))))
+        return self.dropout(self.fc2(self.dropout(self.fc1(tokens, gelu=True))))

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from sedflow.frames import FrameGrid
+from sedflow.layer_norm import LayerNorm
 from sedflow.official import module_tensors, projection_tensors
 from sedflow.products import Linear
 from sedflow.spectrogram import MelSpectrogram
@@ -88,7 +89,7 @@ class ATST(nn.Module):
             )
             for number in range(depth)
         )
-        self.norm_frame = nn.LayerNorm(dim, eps=1e-6)
+        self.norm_frame = LayerNorm(dim, eps=1e-6)
         self.projection = fixed_projection(dim, projection)
 
     def forward(self, waveform: Tensor) -> Tensor:

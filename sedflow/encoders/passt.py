@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from sedflow.frames import FrameGrid
 from sedflow.frontend import LogMel
+from sedflow.layer_norm import LayerNorm
 from sedflow.official import module_tensors, projection_tensors
 from sedflow.vit import Block, fixed_projection
 from sedflow.waveform import checked, completed, in_parts, in_windows
@@ -73,7 +74,7 @@ class PaSST(nn.Module):
         self.blocks = nn.ModuleList(
             Block(dim, heads, mlp_ratio=mlp_ratio, qkv_bias=True, dropout=dropout) for _ in range(depth)
         )
-        self.norm = nn.LayerNorm(dim, eps=1e-6)
+        self.norm = LayerNorm(dim, eps=1e-6)
         self.projection = fixed_projection(dim, projection)
 
     def forward(self, waveform: Tensor) -> Tensor:

@@ -1,0 +1,197 @@
+"""Passes over bfloat16 numbers on one core, compiled: softmax with a gated bias, and layer norm of a sum.
+
+PyTorch makes several passes of each and widens numbers in memory; here a row stays in the nearest cache, in float32,
+from the first operation to the last. Numba has no bfloat16: a number is its 16 bits, the upper half of a float32.
+"""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+import torch
+from torch import Tensor
+
+# a product with its sum may be one instruction. NaN and infinity keep their meaning
+_compiled = numba.njit(cache=True, error_model="numpy", fastmath={"contract"})
+_summing = numba.njit(cache=True, error_model="numpy", fastmath={"contract", "reassoc"})
+
+_HALF = np.float32(0.5)
+_LOG2_E = np.float32(1.44269504)
+_LOWEST = np.float32(-87)  # whose exponential is the smallest float32 but for denormal ones
+# 2 ** x for x from -1/2 to 1/2, within 2e-7
+_POWERS = tuple(np.float32(value) for value in (1.3333558e-3, 9.6181291e-3, 5.5504109e-2, 0.24022651, 0.69314718, 1))
+
+
+def softmax_(scores: Tensor, scale: float, bias: Tensor | None = None, gate: Tensor | None = None) -> Tensor:
+    """Softmax over the last axis of scores · scale + gate · bias, in place.
+
+    Parameters
+    ----------
+    scores : (batch, heads, queries, keys) bfloat16, contiguous
+    scale : float
+    bias : broadcast over (batch, heads, queries, keys) bfloat16, optional
+    gate : broadcast over (batch, heads, queries, 1), optional    1 if there is none
+    """
+    scale = np.float32(scale)
+    if bias is None:
+        _softmax(_bits(scores.flatten(0, 2)), scale)
+        return scores
+    bias = bias.expand(-1, *scores.shape[1:]).flatten(1, 2)
+    if gate is None:
+        gate = torch.ones((), device=scores.device)
+    gate = gate.float().expand(*scores.shape[:3], 1).flatten(1)
+    for clip, rows in enumerate(scores.flatten(1, 2)):
+        _biased_softmax(_bits(rows), scale, _bits(bias[clip if len(bias) > 1 else 0]), gate[clip].numpy())
+    return scores
+
+
+def norm_of_sum(
+    tokens: Tensor, others: Tensor | None, scale: float, weight: Tensor, bias: Tensor, epsilon: float
+) -> Tensor:
+    """Layer norm over the last axis of tokens + scale · others, all (…, dim) or (dim,) bfloat16."""
+    scale, others = (scale, others) if others is not None else (0.0, tokens)
+    normed = torch.empty(tokens.shape, dtype=tokens.dtype)
+    rows = [_bits(part.flatten(0, -2)) for part in (tokens, others, normed)]
+    _norm(*rows, np.float32(scale), _bits(weight), _bits(bias), np.float32(epsilon))
+    return normed
+
+
+def _bits(values: Tensor) -> np.ndarray:
+    return values.detach().contiguous().view(torch.uint16).numpy()
+
+
+@_compiled
+def _wide(bits):
+    return np.uint32(np.uint32(bits) << np.uint32(16)).view(np.float32)
+
+
+@_compiled
+def _narrow(value):
+    # to the nearest, of two equally near ones to the even one
+    bits = np.float32(value).view(np.uint32)
+    return np.uint16((bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16))
+
+
+@_compiled
+def _exponential(x):
+    """Of a float32 that is not positive, within 3e-7 of it; 0 below -87."""
+    halves = x * _LOG2_E
+    whole = np.floor(halves + _HALF)
+    part = halves - whole
+    power = _POWERS[0]
+    for coefficient in _POWERS[1:]:
+        power = power * part + coefficient
+    exponent = np.int32((np.int32(whole) + np.int32(127)) << np.int32(23)).view(np.float32)
+    return np.float32(0) if x < _LOWEST else power * exponent
+
+
+@_compiled
+def _softmax(scores, scale):
+    row = np.empty(scores.shape[1], np.float32)
+    for query in range(len(scores)):
+        _widen(scores[query], scale, row)
+        _weigh(row, scores[query])
+
+
+@_compiled
+def _biased_softmax(scores, scale, bias, gate):
+    row = np.empty(scores.shape[1], np.float32)
+    for query in range(len(scores)):
+        _widen_biased(scores[query], scale, bias[query], gate[query], row)
+        _weigh(row, scores[query])
+
+
+@_compiled
+def _norm(tokens, others, normed, scale, weight, bias, epsilon):
+    dim = tokens.shape[1]
+    row = np.empty(dim, np.float32)
+    for k in range(len(tokens)):
+        _add(tokens[k], others[k], scale, row)
+        _centre(row, _sum(row) / np.float32(dim))
+        spread = np.sqrt(_sum_of_squares(row) / np.float32(dim) + epsilon)
+        _rescale(row, np.float32(1) / spread, weight, bias, normed[k])
+
+
+# loops over a row. Each is a function of its own, otherwise the compiler makes no vector code of them
+
+
+@_compiled
+def _widen(scores, scale, row):
+    for k in range(len(row)):
+        row[k] = _wide(scores[k]) * scale
+
+
+@_compiled
+def _widen_biased(scores, scale, bias, gate, row):
+    for k in range(len(row)):
+        row[k] = _wide(scores[k]) * scale + gate * _wide(bias[k])
+
+
+@_compiled
+def _weigh(row, weights):
+    """Softmax of ``row``, which is overwritten."""
+    _exponentials(row, _largest(row))
+    _rounded(row, np.float32(1) / _sum(row), weights)
+
+
+@_compiled
+def _exponentials(row, largest):
+    for k in range(len(row)):
+        row[k] = _exponential(row[k] - largest)
+
+
+@_compiled
+def _rounded(row, factor, bits):
+    for k in range(len(row)):
+        bits[k] = _narrow(row[k] * factor)
+
+
+@_compiled
+def _largest(row):
+    # as whole numbers, of which the compiler finds the largest in vectors
+    bits = row.view(np.int32)
+    largest = _ordered(bits[0])
+    for k in range(len(bits)):
+        value = _ordered(bits[k])
+        largest = value if value > largest else largest
+    return np.int32(_ordered(largest)).view(np.float32)
+
+
+@_compiled
+def _ordered(bits):
+    """Bits of a float32 → a whole number of the same order among its like; and back."""
+    return np.int32(bits ^ np.int32(np.int32(bits >> np.int32(31)) & np.int32(0x7FFFFFFF)))
+
+
+@_summing
+def _sum(row):
+    total = np.float32(0)
+    for k in range(len(row)):
+        total += row[k]
+    return total
+
+
+@_summing
+def _sum_of_squares(row):
+    total = np.float32(0)
+    for k in range(len(row)):
+        total += row[k] * row[k]
+    return total
+
+
+@_compiled
+def _add(tokens, others, scale, row):
+    for k in range(len(row)):
+        row[k] = _wide(tokens[k]) + scale * _wide(others[k])
+
+
+@_compiled
+def _centre(row, mean):
+    for k in range(len(row)):
+        row[k] -= mean
+
+
+@_compiled
+def _rescale(row, factor, weight, bias, bits):
+    for k in range(len(row)):
+        bits[k] = _narrow(row[k] * factor * _wide(weight[k]) + _wide(bias[k]))
