@@ -10,10 +10,13 @@ import hashlib
 import io
 import json
 import logging
+import signal
+import sys
 from pathlib import Path
 
 import lightning
 import torch
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from sedflow import plugins
 from sedflow.audio import sha256
@@ -69,7 +72,10 @@ def train(  # noqa: PLR0913 (one rule's inputs)
     learner = Learner(student, stage, clips, judge, seed, teacher)
     trainer = build_trainer(stage, work)
     last = work / LAST
-    trainer.fit(learner, ckpt_path=str(last) if last.exists() else None, weights_only=True)
+    try:
+        trainer.fit(learner, ckpt_path=str(last) if last.exists() else None, weights_only=True)
+    except SIGTERMException:  # leaves without a code, which shells and schedulers take for success
+        sys.exit(128 + signal.SIGTERM)
     if trainer.is_global_zero:
         finish(learner, trainer, settings, seed, out)
 

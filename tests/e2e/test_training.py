@@ -161,6 +161,16 @@ def test_a_work_folder_that_was_moved_still_knows_what_was_best(root, tmp_path):
     assert same_results(tmp_path / "out", tmp_path / "again")
 
 
+def test_a_run_that_is_told_to_end_has_not_succeeded(root, tmp_path):
+    changes = json.dumps({"counting": True, "steps": 3000})
+    command = [sys.executable, training_run.__file__, root, "frozen", "1", tmp_path / "work", tmp_path / "out", "-"]
+    process = subprocess.Popen([*map(str, command), changes])
+    wait_for(lambda: list((tmp_path / "work").glob("*/last.ckpt")), process)
+    process.terminate()
+    assert process.wait(300) == 128 + signal.SIGTERM
+    assert not (tmp_path / "out").exists()
+
+
 def wait_for(happened, process, seconds=300):
     end = time.monotonic() + seconds
     while not happened() and process.poll() is None and time.monotonic() < end:
