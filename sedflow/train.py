@@ -227,5 +227,6 @@ def curve_table(history: list[dict]) -> str:
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
-    writer.writerows({key: f"{value:.6g}" for key, value in row.items()} for row in history)
+    written = lambda value: value if isinstance(value, int) else f"{value:.6g}"  # noqa: E731
+    writer.writerows({key: written(value) for key, value in row.items()} for row in history)
     return text.getvalue()

@@ -180,6 +180,15 @@ def test_too_few_validation_clips_for_the_processes_stop_a_run_before_it_begins(
         train.train(settings, 1, [], {}, {}, None, tmp_path / "work", tmp_path / "out")
 
 
+def test_a_learning_curve_counts_steps_to_the_last_digit():
+    from sedflow.train import curve_table
+
+    rows = [{"step": 1_234_567, "train/loss": 1 / 3}, {"step": 1_234_570, "validation/monitor": 1e-12}]
+    assert curve_table(rows).splitlines() == [
+        "step,train/loss,validation/monitor", "1234567,0.333333,", "1234570,,1e-12",
+    ]  # fmt: skip
+
+
 def test_masking_classes_when_scores_are_judged_would_change_no_metric():
     """Upstream masks them there too; a class without a true event in a corpus is left out anyway."""
     rng, labels = np.random.default_rng(0), ClassSet(("own", "other", "foreign"))
