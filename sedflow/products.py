@@ -84,7 +84,9 @@ def repeated(weight: Tensor) -> Callable[[Tensor], Tensor]:
 def weight_gradient(by_output: Tensor, features: Tensor) -> Tensor:
     """Gradient (out, in) of a linear layer's weight, from (…, out) and (…, in)."""
     rows, columns = by_output.flatten(0, -2).t(), features.flatten(0, -2).t()
-    if rows.dtype == torch.float32 and _ours_to_choose(rows) and _has_onednn(torch.float32):
+    # oneDNN wants both turned around, which pays if each number is then multiplied often enough
+    pays = len(rows) * len(columns) > 64 * (len(rows) + len(columns))
+    if pays and rows.dtype == torch.float32 and _ours_to_choose(rows) and _has_onednn(torch.float32):
         return _onednn_product(rows.contiguous(), columns.contiguous())
     return torch.mm(rows, columns.t())
 

@@ -13,6 +13,7 @@ from sedflow.frames import FrameGrid
 from sedflow.layers import BatchNorm2d, Dropout
 from sedflow.official import module_tensors
 from sedflow.precision import InFloat32
+from sedflow.products import Linear
 from sedflow.spectrogram import MelSpectrogram
 from sedflow.waveform import checked, completed, padded
 from sedflow.weights import load_strict, read_checkpoint
@@ -181,7 +182,7 @@ class _ContextGate(nn.Module):
 
     def __init__(self, channels):
         super().__init__()
-        self.linear = nn.Linear(channels, channels)
+        self.linear = Linear(channels, channels)
 
     def forward(self, maps):
         # channels are last in memory, so that this is a view and not a copy
