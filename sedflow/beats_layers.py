@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sedflow.dropout import dropout
 from sedflow.layer_norm import LayerNorm
-from sedflow.layers import dropout
 from sedflow.products import Convolution, Linear, attention
 from sedflow.spectrogram import KaldiFbank
 

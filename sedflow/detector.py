@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from sedflow import plugins
+from sedflow.dropout import Dropout
 from sedflow.frames import FrameGrid
-from sedflow.layers import Dropout
 from sedflow.pooling import Pooling, Prediction, match_frames
 from sedflow.products import Linear
 from sedflow.waveform import checked, completed

@@ -6,7 +6,7 @@ A padding mask is (batch, frames) bool, True where a frame is real; None means t
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from sedflow.products import Linear
 
@@ -128,29 +128,6 @@ def from_sequential(tensors: dict, *prefixes: str) -> dict:
         known = number.isdecimal() and int(number) < len(prefixes)
         renamed[prefixes[int(number)] + rest if known else name] = tensor
     return renamed
-
-
-class Dropout(nn.Dropout):
-    """`torch.nn.Dropout` by `dropout`."""
-
-    def forward(self, values):
-        """Any shape → the same."""
-        return dropout(values, self.p, self.training)
-
-
-def dropout(values: Tensor, p: float, training: bool) -> Tensor:
-    """Numbers that are 0 with probability ``p``, which counts in steps of 1/65536, and 1 / (1 − ``p``) as large if not.
-
-    PyTorch draws the mask number by number on a processor, which takes longer than the layer before it. Here one draw
-    of 64 bits decides about four numbers.
-    """
-    if not training or p in (0, 1) or values.device.type != "cpu":
-        return nn.functional.dropout(values, p, training)
-    draws = torch.empty((values.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
-    kept = draws.view(torch.int16)[: values.numel()] >= round(p * 2**16) - 2**15
-    mask = kept.to(values.dtype).mul_(1 / (1 - p))
-    without_gaps = torch.empty_like(values, device="meta")  # channels last stay last
-    return values * mask.as_strided(values.shape, without_gaps.stride())
 
 
 class BatchNorm2d(nn.BatchNorm2d):

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from sedflow import gated_unit
-from sedflow.layers import dropout
+from sedflow.dropout import dropout
 from sedflow.products import linear, repeated, weight_gradient
 
 _HOLD = 1e4  # in front of an update gate: the state stays as it was, to the last bit

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from sedflow.dropout import Dropout
 from sedflow.layer_norm import LayerNorm
-from sedflow.layers import Dropout
 from sedflow.products import Linear, attention
 
 

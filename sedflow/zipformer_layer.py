@@ -14,7 +14,8 @@ import math
 import torch
 from torch import nn
 
-from sedflow.layers import Dropout, at_least_float32
+from sedflow.dropout import Dropout
+from sedflow.layers import at_least_float32
 from sedflow.products import Linear
 from sedflow.regularisers import Balancer, Ceiling, Whitener, limited
 

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sedflow.dropout import Dropout
 from sedflow.frames import FrameGrid
-from sedflow.layers import BatchNorm2d, Dropout
+from sedflow.layers import BatchNorm2d
 from sedflow.official import module_tensors
 from sedflow.precision import InFloat32
 from sedflow.products import Linear

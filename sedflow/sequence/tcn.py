@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from sedflow.layers import Dropout, from_sequential, projection
+from sedflow.dropout import Dropout
+from sedflow.layers import from_sequential, projection
 from sedflow.weights import CheckpointError, load_strict
 
 # official files hold every convolution twice: as an attribute and as an entry of a Sequential

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from sedflow.layers import Dropout, GatedAttention, RMSNorm, from_sequential, initialise_small, projection
+from sedflow.dropout import Dropout
+from sedflow.layers import GatedAttention, RMSNorm, from_sequential, initialise_small, projection
 from sedflow.products import Linear
 from sedflow.weights import load_strict
 

@@ -7,7 +7,7 @@ import re
 import torch
 from torch import nn
 
-from sedflow.layers import Dropout
+from sedflow.dropout import Dropout
 from sedflow.products import Linear
 from sedflow.regularisers import Balancer, Whitener, switch_off
 from sedflow.weights import load_strict
