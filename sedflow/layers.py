@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from sedflow.dropout import Dropout
 from sedflow.products import Linear
 
 
@@ -66,7 +67,7 @@ class GatedAttention(nn.Module):
         self.norm = RMSNorm(dim)
         self.to_qkv = Linear(dim, 3 * dim, bias=False)
         self.to_gates = nn.Linear(dim, heads)
-        self.to_out = nn.Sequential(Linear(dim, dim, bias=False), nn.Dropout(dropout))
+        self.to_out = nn.Sequential(Linear(dim, dim, bias=False), Dropout(dropout))
         self.pos_encoding = Rotary(dim // heads)
 
     def forward(self, x, padding_mask=None):
