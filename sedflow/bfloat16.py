@@ -30,18 +30,16 @@ def softmax_(scores: Tensor, scale: float, bias: Tensor | None = None, gate: Ten
     scores : (batch, heads, queries, keys) bfloat16, contiguous
     scale : float
     bias : broadcast over (batch, heads, queries, keys) bfloat16, optional
-    gate : broadcast over (batch, heads, queries, 1), optional    1 if there is none
+    gate : broadcast over (batch, heads, queries, 1), optional    how often the bias counts; once if there is none
     """
     scale = np.float32(scale)
     if bias is None:
         _softmax(_bits(scores.flatten(0, 2)), scale)
         return scores
-    bias = bias.expand(-1, *scores.shape[1:]).flatten(1, 2)
-    if gate is None:
-        gate = torch.ones((), device=scores.device)
-    gate = gate.float().expand(*scores.shape[:3], 1).flatten(1)
-    for clip, rows in enumerate(scores.flatten(1, 2)):
-        _biased_softmax(_bits(rows), scale, _bits(bias[clip if len(bias) > 1 else 0]), gate[clip].numpy())
+    gate = torch.ones(1) if gate is None else gate.float()
+    bias, gate = bias.expand(scores.shape), gate.expand(*scores.shape[:3], 1)
+    for rows, added, times in zip(scores.flatten(1, 2), bias, gate.flatten(1).contiguous(), strict=True):
+        _biased_softmax(_bits(rows), scale, _bits(added.flatten(0, 1)), times.numpy())
     return scores
 
 

@@ -44,21 +44,20 @@ class Convolution:
 
     Parameters
     ----------
-    padding : (int, int)
     groups : int
     compute : callable    parameters → weight, (out, in / groups, height, width)
     """
 
-    def __init__(self, padding: tuple[int, int], groups: int, compute: Callable[..., Tensor]):
-        self.padding, self.groups, self.compute = padding, groups, compute
+    def __init__(self, groups: int, compute: Callable[..., Tensor]):
+        self.groups, self.compute = groups, compute
         self._weight, self._ordered = Prepared(), Prepared()
 
     def __call__(self, maps: Tensor, bias: Tensor, *parameters: Tensor) -> Tensor:
         """(batch, in, height, width) → (batch, out, …)."""
         if not _orders_weights(maps, bias):
             weight = self._weight(self.compute, *parameters)
-            return F.conv2d(maps, weight, bias, padding=self.padding, groups=self.groups)
-        geometry = (self.padding, (1, 1), (1, 1), self.groups)
+            return F.conv2d(maps, weight, bias, groups=self.groups)
+        geometry = ((0, 0), (1, 1), (1, 1), self.groups)
         ordered = self._ordered(
             lambda *values: torch.ops.mkldnn._reorder_convolution_weight(self.compute(*values), *geometry), *parameters
         )
@@ -101,8 +100,11 @@ def attention(
 ) -> Tensor:
     """Scaled dot-product attention, (batch, heads, tokens, width).
 
-    ``bias`` (…, queries, keys) is added to the scaled products, ``gate`` (…, queries, 1) times if there is one.
+    ``bias`` (…, queries, keys) is added to the scaled products, ``gate`` (…, queries, 1) times if there is one; a bool
+    one is True where a key may be looked at.
     """
+    if bias is not None and bias.dtype == torch.bool:
+        bias = queries.new_zeros(bias.shape).masked_fill_(~bias, -torch.inf)
     inferring = _ours_to_choose(queries) and not torch.is_grad_enabled()
     if inferring and queries.dtype == torch.bfloat16 and not dropout:
         in_steps = _attention_compiled if passes_pay(queries) else _attention_step_by_step

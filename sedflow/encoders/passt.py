@@ -13,6 +13,7 @@ from sedflow.frames import FrameGrid
 from sedflow.frontend import LogMel
 from sedflow.layer_norm import LayerNorm
 from sedflow.official import module_tensors, projection_tensors
+from sedflow.products import linear
 from sedflow.vit import Block, fixed_projection
 from sedflow.waveform import checked, completed, in_parts, in_windows
 from sedflow.weights import load_strict, read_checkpoint
@@ -159,7 +160,7 @@ class _Patches(nn.Module):
         columns = maps.flatten(1, 2).transpose(1, 2)  # (batch, tokens, 16 * bands)
         # a column and the one after it; the last has none
         pairs = torch.stack([columns, F.pad(columns[:, 1:], (0, 0, 0, 1))], dim=3)
-        return F.linear(pairs.flatten(2), self.proj.weight.flatten(1), self.proj.bias)
+        return linear(pairs.flatten(2), self.proj.weight.flatten(1), self.proj.bias)
 
 
 class _Positions(nn.Module):

@@ -20,6 +20,7 @@ def test_linear_is_torchs_with_and_without_gradient(bias):
     strided = torch.randn(3, 24, 7).transpose(1, 2)
     expected = F.linear(strided, layer.weight, layer.bias)
     torch.testing.assert_close(layer(strided), expected)
+    torch.testing.assert_close(layer(strided, gelu=True), F.gelu(expected))
     with torch.no_grad():
         torch.testing.assert_close(layer(strided), expected.detach(), rtol=1e-5, atol=1e-6)
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
@@ -36,6 +37,7 @@ def test_linear_in_bfloat16_is_torchs_rounded(bias):
         features = torch.randn(2, rows, 24, dtype=torch.bfloat16)
         exact = F.linear(features.float(), layer.weight.float(), None if layer.bias is None else layer.bias.float())
         torch.testing.assert_close(layer(features), exact.bfloat16(), rtol=2**-7, atol=2**-7)
+        torch.testing.assert_close(layer(features, gelu=True), F.gelu(exact).bfloat16(), rtol=2**-7, atol=2**-7)
 
 
 @pytest.mark.usefixtures("tiles")
@@ -65,8 +67,16 @@ def test_a_release_without_the_operator_multiplies_as_usual(monkeypatch):
         torch.testing.assert_close(layer(features), F.linear(features, layer.weight, layer.bias))
 
 
+@pytest.fixture(params=[1, 4], ids=["one thread", "four threads"])
+def threads(request):
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
+
+
 @torch.no_grad()
-@pytest.mark.usefixtures("tiles")
+@pytest.mark.usefixtures("tiles", "threads")
 @pytest.mark.parametrize(("dtype", "atol"), [(torch.float32, 1e-6), (torch.bfloat16, 2e-2), (torch.float16, 2e-3)])
 @pytest.mark.parametrize("added", ["nothing", "bias", "gated bias"])
 def test_attention_is_torchs(dtype, atol, added):
@@ -81,7 +91,7 @@ def test_attention_is_torchs(dtype, atol, added):
 
 
 @torch.no_grad()
-@pytest.mark.usefixtures("tiles")
+@pytest.mark.usefixtures("tiles", "threads")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_hidden_keys_are_not_seen(dtype):
     torch.manual_seed(0)
