@@ -112,6 +112,19 @@ def projection(dim: int, width: int) -> nn.Module:
     return nn.Identity() if dim == width else Linear(dim, width)
 
 
+def with_our_layers(network: nn.Module) -> None:
+    """Put our linear layers and dropouts in the place of PyTorch's, weights and names kept."""
+    for module in network.modules():
+        for name, layer in module.named_children():
+            if type(layer) is nn.Dropout:
+                setattr(module, name, Dropout(layer.p))
+            elif type(layer) is nn.Linear:
+                with torch.random.fork_rng(devices=[]):  # what is drawn here is thrown away
+                    ours = Linear(layer.in_features, layer.out_features, bias=layer.bias is not None)
+                ours.weight, ours.bias = layer.weight, layer.bias
+                setattr(module, name, ours)
+
+
 def initialise_small(module: nn.Module) -> None:
     """Draw every linear layer's weights from N(0, 0.02²) and zero its bias (EfficientSED's TF and ATT)."""
     for layer in module.modules():

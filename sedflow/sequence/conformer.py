@@ -6,7 +6,8 @@ import torch
 import torchaudio
 from torch import nn
 
-from sedflow.layers import at_least_float32, divided, projection
+from sedflow.layers import at_least_float32, divided, key_mask, projection, split_heads, with_our_layers
+from sedflow.products import attention, linear
 from sedflow.weights import load_strict
 
 
@@ -58,6 +59,7 @@ class Conformer(nn.Module):
             use_group_norm=group_norm,
             convolution_first=convolution_first,
         )
+        with_our_layers(self.conformer)
 
     def forward(self, embeddings, padding_mask=None):
         """(batch, frames, dim) → (batch, frames, width)."""
@@ -83,10 +85,15 @@ def _transform(layer, x, attention_mask, convolution_mask):
 
 
 def _attend(layer, x, padding_mask):
-    padded = None if padding_mask is None else ~padding_mask
-    hidden = layer.self_attn_layer_norm(x).transpose(0, 1)  # (frames, batch, width)
-    attended, _ = layer.self_attn(hidden, hidden, hidden, key_padding_mask=padded, need_weights=False)
-    return layer.self_attn_dropout(attended.transpose(0, 1))
+    own = layer.self_attn
+    together = linear(layer.self_attn_layer_norm(x), own.in_proj_weight, own.in_proj_bias)
+    mixed = attention(
+        *split_heads(together, own.num_heads),
+        key_mask(padding_mask),
+        dropout=own.dropout if own.training else 0.0,
+    )
+    attended = linear(mixed.transpose(1, 2).flatten(2), own.out_proj.weight, own.out_proj.bias)
+    return layer.self_attn_dropout(attended)
 
 
 def _convolve(module, x, padding_mask):
