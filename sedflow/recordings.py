@@ -18,6 +18,7 @@ from sedflow.events import Event, merge_events
 from sedflow.scores import ScoreError, Scores
 
 SOUNDS = 0.5  # confidence
+_ROUNDING_SECONDS = 0.05  # names count hundredths of a second, and audio is cut at samples
 _WINDOW = re.compile(r"(?P<recording>.+)-(?P<onset>\d+)-(?P<offset>\d+)")
 
 
@@ -32,6 +33,14 @@ def parse_window(clip: str) -> tuple[str, float, float]:
 def are_windows(clips: Iterable[str]) -> bool:
     """Whether all names are windows' names."""
     return all(_WINDOW.fullmatch(clip) for clip in clips)
+
+
+def last_as_windows(durations: Mapping[str, float]) -> bool:
+    """Whether clips are windows, and as long as their names say: a date and a time look like one, ``park-2024-05``."""
+    if not durations or not are_windows(durations):
+        return False
+    spans = ((clip, *map(int, _WINDOW.fullmatch(clip).group("onset", "offset"))) for clip in durations)
+    return all(abs((offset - onset) / 100 - durations[clip]) < _ROUNDING_SECONDS for clip, onset, offset in spans)
 
 
 def join_scores(windows: Mapping[str, Scores], segment_seconds: float = 1.0) -> dict[str, Scores]:

@@ -89,6 +89,12 @@ def test_windows_with_soft_labels_are_judged_as_recordings(run):
     assert cars["segment_mpauc_max_fpr_0.1"]["mean"] > 0.9  # unsure labels are no events, so quiet scores are right
 
 
+def test_clips_named_by_date_are_no_windows(tmp_path):
+    scores = write_corpus(tmp_path / "park", lambda split: [f"{split}-05-{day}" for day in range(10, 18)], "dog")
+    own, truth, durations = judge.of_corpus(tmp_path / "park", "test", scores["test"])
+    assert set(own) == set(truth) == set(durations) == set(scores["test"])
+
+
 def test_each_class_is_tuned_where_it_sounds(run):
     told, _ = tuned(run, "both", ["dogs", "cars"])
     dogs, _ = tuned(run, "student", ["dogs"])
