@@ -7,9 +7,7 @@ memory handled as the C library does by itself. The ratio is that of whole steps
 
 import argparse
 import atexit
-import contextlib
 import copy
-import multiprocessing
 import shutil
 import tempfile
 from pathlib import Path
@@ -18,6 +16,7 @@ import common
 import h5py
 import numpy as np
 import torch
+from own_process import OwnProcess
 from usual import write_usually
 
 from sedflow.dataset import Batch, Inputs
@@ -25,13 +24,11 @@ from sedflow.detector import build_detector
 from sedflow.events import Clip
 from sedflow.features import Cache, write_shard
 from sedflow.learner import Step, build_losses
-from sedflow.memory import keep_pages
 from sedflow.optimization import build_optimizer
 from sedflow.systems import read_system
 
 STORED, CLASSES, SECONDS = 128, 10, 10.0
 WAYS = {"sedflow, float32": "32", "sedflow, bfloat16": "bf16", "the usual way": "usual"}
-SPAWN = multiprocessing.get_context("spawn")
 KINDS = {"real_strong": "strong", "synthetic_strong": "strong", "weak": "weak", "unlabeled": "none"}
 
 
@@ -162,48 +159,31 @@ STAGES = {
 }
 
 
-class Worker:
-    """One way of taking steps in a process of its own: how memory is handled is a process' choice."""
-
-    def __init__(self, stage, precision, dropout):
-        self.pipe, theirs = SPAWN.Pipe()
-        self.process = SPAWN.Process(target=take_steps, args=(theirs, stage, precision, dropout), daemon=True)
-        self.process.start()
-        theirs.close()
-
-    def __call__(self):
-        """One step; returns its loss."""
-        self.pipe.send("step")
-        return self.pipe.recv()
-
-    def end(self):
-        """Let the process come to its end."""
-        self.pipe.close()
-        self.process.join()
-
-
-def take_steps(pipe, stage, precision, dropout):
-    """Take a step each time somebody asks."""
-    if precision != "usual":
-        keep_pages()  # as `sedflow train` does
+def steps(stage, precision, dropout):
+    """A function that takes one step of a stage and returns its loss."""
     _, _, build, page, divisor = STAGES[stage]
-    step = build(precision, dropout, page, divisor)
-    with contextlib.suppress(EOFError):
-        while pipe.recv():
-            pipe.send(step())
+    return build(precision, dropout, page, divisor)
+
+
+def in_own_processes(stage, dropout):
+    """Every way of taking steps; ours handle memory as `sedflow train` does."""
+    return {
+        name: OwnProcess(steps, stage, precision, dropout, keeps_pages=precision != "usual")
+        for name, precision in WAYS.items()
+    }
 
 
 def section(stage):
     """One stage's tables: ours in float32 and in bfloat16, each against the usual way."""
     title, clips, *_ = STAGES[stage]
-    exact = {name: Worker(stage, precision, dropout=False) for name, precision in WAYS.items()}
+    exact = in_own_processes(stage, dropout=False)
     losses = {name: worker() for name, worker in exact.items()}
     for worker in exact.values():
         worker.end()
     # bfloat16 is among them
     if max(losses.values()) - min(losses.values()) > 1e-2 * max(losses.values()):
         raise common.UnequalError(f"{stage}: one step, and these losses: {losses}")
-    ways = {name: Worker(stage, precision, dropout=True) for name, precision in WAYS.items()}
+    ways = in_own_processes(stage, dropout=True)
     ours, half, usual = common.compare(ways, lambda mine, other: True, items=clips)
     for worker in ways.values():
         worker.end()
