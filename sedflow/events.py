@@ -100,9 +100,14 @@ class ClassSet:
 
 
 def clip_id(filename: str) -> str:
-    """File name without folder and audio extension: how a clip is called in scores and detections."""
+    """File name without folder and audio extensions: how a clip is called in scores and detections.
+
+    All of them, ``dog.mp3.wav`` too, so that the name of a clip stays its name when it is read again.
+    """
     name = PurePath(filename.replace("\\", "/")).name
-    return name[: -len(PurePath(name).suffix)] if PurePath(name).suffix.lower() in AUDIO_SUFFIXES else name
+    while (suffix := PurePath(name).suffix).lower() in AUDIO_SUFFIXES:
+        name = name.removesuffix(suffix)
+    return name
 
 
 def read_events(
@@ -203,10 +208,16 @@ def write_events(path, events: Mapping[str, Iterable[Event]], suffix: str = ".wa
     rows = []
     for clip in sorted(events):
         of_clip = sorted(events[clip])
-        rows += [(clip + suffix, f"{e.onset:.3f}", f"{e.offset:.3f}", e.label, f"{e.confidence:.6g}") for e in of_clip]
+        rows += [(clip + suffix, *_times(e), e.label, f"{e.confidence:.6g}") for e in of_clip]
         rows += [] if of_clip else [(clip + suffix, "", "", "", "")]
     columns = SOFT_COLUMNS if confidences else STRONG_COLUMNS
     write_table(path, columns, [row[: len(columns)] for row in rows])
+
+
+def _times(event: Event) -> tuple[str, str]:
+    """Onset and offset in milliseconds, as DCASE writes them, and finer where they would be one moment."""
+    told = f"{event.onset:.3f}", f"{event.offset:.3f}"
+    return told if told[0] != told[1] else (f"{event.onset:.9f}", f"{event.offset:.9f}")
 
 
 def read_weak(path, classes: ClassSet | None = None) -> dict[str, tuple[str, ...]]:

@@ -30,7 +30,7 @@ def strong_file(tmp_path, rows, header=HEADER):
 
 
 def test_strong_labels_survive_a_round_trip(tmp_path):
-    events = {"a": [Event(0.5, 1.25, "dog"), Event(1.0, 2.0, "cat")], "quiet": []}
+    events = {"a": [Event(0.5, 1.25, "dog"), Event(1.0, 2.0, "cat")], "click": [Event(3.0, 3.0002, "cat")], "quiet": []}
     write_events(tmp_path / "strong.tsv", events)
     assert read_events(tmp_path / "strong.tsv", CLASSES) == events
 
@@ -139,7 +139,13 @@ def test_class_list_files_have_aliases_and_comments(tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "expected"),
-    [("a.wav", "a"), ("x/a.b.flac", "a.b"), ("a_0.000_10.000", "a_0.000_10.000"), ("w\\a.OGG", "a")],
+    [
+        ("a.wav", "a"),
+        ("x/a.b.flac", "a.b"),
+        ("a_0.000_10.000", "a_0.000_10.000"),
+        ("w\\a.OGG", "a"),
+        ("a.mp3.wav", "a"),
+    ],
 )
 def test_only_audio_suffixes_are_cut_from_names(name, expected):
     assert clip_id(name) == expected
