@@ -10,8 +10,9 @@
     <path>/test.tsv          as strong.tsv; without it another share
     <path>/classes.txt       one class a line; without it every label found, in order of the alphabet
 
-All but the audio and one training table may be absent. A column ``recording`` in strong.tsv says which files come from
-one recording and must not be torn apart by a split.
+All but the audio and one training table may be absent. A column ``recording`` in any table says which files come from
+one recording: a split does not tear them apart and takes none that other tables train on, and tables that share one
+between training, validation and test are refused.
 """
 
 from __future__ import annotations
@@ -212,11 +213,13 @@ class Folder:
         return labels
 
     def _split_off(self, strong: dict, source: str, share: float) -> dict:
-        """Take a share of the recordings out of ``strong``."""
+        """Take a share of the recordings out of ``strong``, of those that no other table has clips of."""
         groups = self._groups()
-        names = sorted({groups[clip] for clip in strong})
-        count = max(1, round(share * len(names)))
-        if not 0 < share < 1 or count >= len(names):
+        elsewhere = {group for clip, group in groups.items() if clip not in strong}
+        recordings = {groups[clip] for clip in strong}
+        names = sorted(recordings - elsewhere)
+        count = max(1, round(share * len(recordings)))
+        if not 0 < share < 1 or count >= len(recordings) or count > len(names):
             raise LabelError(
                 f"{self.path}: cannot split {source} off {len(names)} recordings with strong labels (share {share}); "
                 f"write {source}.tsv yourself or label more recordings"
@@ -229,10 +232,10 @@ class Folder:
         return split
 
     def _groups(self) -> dict[str, str]:
-        """Recording that each file belongs to: its column in strong.tsv, or the file itself."""
+        """Recording that each file belongs to: its column in the tables, or the file itself."""
         groups = _Names()
-        if "strong" in self.tables:
-            for _, row in read_table(self.tables["strong"], ("filename",)):
+        for table in filter(Path.is_file, self.tables.values()):
+            for _, row in read_table(table, ("filename",)):
                 if row.get("recording"):
                     groups[clip_id(row["filename"])] = row["recording"].replace(",", "_")
         return groups
@@ -247,8 +250,8 @@ class Folder:
         paths: dict[str, list[Path]] = {}
         for path in sorted(self.path.rglob("*")):
             if path.suffix.lower() in AUDIO_SUFFIXES and path.is_file():
-                if {"\t", "\n", "\r"} & set(path.name):
-                    raise LabelError(f"{str(path)!r}: a tab or line break in a file name; rename it")
+                if {"\t", "\n", "\r"} & set(path.name) or clip_id(path.name) != clip_id(path.name).strip():
+                    raise LabelError(f"{str(path)!r}: a tab, line break or blank at an end in a file name; rename it")
                 paths.setdefault(clip_id(path.name), []).append(path)
         return paths
 

@@ -268,6 +268,35 @@ def test_the_split_is_by_recording_and_steady(own):
     assert any(build(own, seed=seed).labels != corpus.labels for seed in range(2, 6))
 
 
+def test_what_is_split_off_shares_no_recording_with_other_tables(own):
+    rows = (own / "strong.tsv").read_text().splitlines()
+    names = [f"{row}\tfield {int(row.split()[1][0]) // 3}" for row in rows[1:]]
+    (own / "strong.tsv").write_text("\n".join([rows[0] + "\trecording", *names]) + "\n")
+    weak = ["filename\tevent_labels\trecording", "weak 0.flac\tdog\tfield 1", "weak 1.flac\tcat\tfield 2"]
+    (own / "weak.tsv").write_text("\n".join(weak) + "\n")
+    for seed in range(6):
+        corpus = build(own, seed=seed)
+        held = {int(clip.split()[1]) // 3 for source in ("validation", "test") for clip in corpus.labels[source]}
+        assert not held & {1, 2}
+
+
+def test_a_recording_that_tables_share_is_a_leak(own, tmp_path, mirror):
+    rows = (own / "strong.tsv").read_text().splitlines()
+    (own / "strong.tsv").write_text("\n".join([rows[0] + "\trecording", *(row + "\tnoon" for row in rows[3:])]) + "\n")
+    (own / "test.tsv").write_text(f"{rows[0]}\trecording\n{rows[1]}\tnoon\n")
+    (own / "validation.tsv").write_text(f"{rows[0]}\nweak 2.flac\t1\t2\tcat\n")
+    (own / "weak.tsv").unlink()
+    with pytest.raises(LeakError, match="recording noon: test"):
+        make({"name": "folder", "path": str(own)}, tmp_path, mirror)
+
+
+@pytest.mark.parametrize("name", ["dog .wav", " dog.wav", "a\tb.wav"])
+def test_names_that_tables_cannot_hold_are_refused(own, tmp_path, name):
+    write(own / "audio" / name, np.random.default_rng(1), 2, 16000, 1)
+    with pytest.raises(LabelError, match="tab, line break or blank at an end"):
+        check(own, tmp_path)
+
+
 def test_given_tables_are_the_splits(own):
     for source, k in (("validation", 20), ("test", 21)):
         write(own / "audio" / f"clip {k}.wav", np.random.default_rng(1), 12, 16000, 1)
