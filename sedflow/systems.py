@@ -6,6 +6,7 @@ import functools
 import graphlib
 import json
 import logging
+import re
 from pathlib import Path
 
 from sedflow import plugins
@@ -17,6 +18,8 @@ from sedflow.source_mix import mix_doubts
 from sedflow.yaml_text import overlay, read_yaml
 
 log = logging.getLogger(__name__)
+
+_NAME = re.compile(r"\w[\w.+-]*")
 
 
 def read_system(name: str, variant: str = "default", folder="workflow/systems") -> System:
@@ -63,6 +66,12 @@ def of_variant(page: dict, variant: str) -> dict:
 def check_system(page: dict, where: str = "system") -> System:
     """Check a system's settings: every key, every plugin's arguments, and what has to fit together."""
     system = _validated(page, where)
+    _check_names(system, where)
+    if system.inference.hop_seconds > system.inference.window_seconds:
+        raise SettingsError(
+            f"{where}: inference.hop_seconds: {system.inference.hop_seconds:g} is more than window_seconds "
+            f"{system.inference.window_seconds:g}, so parts of long recordings would not be heard; lower it"
+        )
     for encoder in system.detector.encoders:
         own = {key: value for key, value in encoder.items() if key != "weights"}
         plugins.check("encoders", own, f"{where}: detector.encoders")
@@ -79,6 +88,18 @@ def check_system(page: dict, where: str = "system") -> System:
         for variant in set(variants) - known:
             raise SettingsError(f"{where}: comparison.groups.{group}: no variant {variant!r}{nearest(variant, known)}")
     return system
+
+
+def _check_names(system: System, where: str) -> None:
+    """What a page names becomes folders of files, in commands that a shell reads."""
+    named = {key: list(getattr(system, key)) for key in ("stages", "variants", "ensembles")}
+    named["corpora.as"] = [spec["as"] for spec in system.corpora if "as" in spec]
+    for key, names in named.items():
+        for name in names:
+            if not _NAME.fullmatch(name):
+                raise SettingsError(
+                    f"{where}: {key}: {name!r} names a folder; write it with letters, digits, `_`, `-`, `+` and `.`"
+                )
 
 
 def _validated(page: dict, where: str) -> System:

@@ -198,3 +198,30 @@ def test_a_batch_outside_the_recommended_mix_is_warned_of_where_the_page_wants_i
     check_system(page)
     check_system(page | {"check_mix": False})
     assert caplog.text == ""
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        (
+            ("inference",),
+            {"window_seconds": 10.0, "hop_seconds": 12.0},
+            r"inference\.hop_seconds: 12 is more than window",
+        ),
+        (("variants", "my best"), {}, r"variants: 'my best' names a folder; write it with letters"),
+        (
+            ("ensembles", "a/b"),
+            {"members": [{"stage": "frozen"}], "sources": ["weak"]},
+            "ensembles: 'a/b' names a folder",
+        ),
+        (("corpora", 0, "as"), "desed two", r"corpora\.as: 'desed two' names a folder"),
+    ],
+)
+def test_a_page_that_would_go_wrong_later_is_refused(path, value, message):
+    page = copy.deepcopy(CPJKU)
+    *way, last = path
+    node = page
+    for key in way:
+        node = node[key]
+    node[last] = value
+    refused(page, message)
