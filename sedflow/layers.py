@@ -155,45 +155,63 @@ class BatchNorm2d(nn.BatchNorm2d):
         """(batch, channels, height, width) → the same, channels last."""
         if not self.training or maps.device.type != "cpu":
             return super().forward(maps)
-        normed, mean, variance = _BatchNorm.apply(maps, self.weight, self.bias, self.eps)
-        count = maps.numel() / maps.shape[1]
-        with torch.no_grad():
-            self.num_batches_tracked += 1
-            self.running_mean.lerp_(mean, self.momentum)
-            self.running_var.lerp_(variance * (count / (count - 1)), self.momentum)
-        return normed
+        return batch_normed(self, maps, lambda *sums: sums)
+
+
+def batch_normed(norm, maps, total):
+    """What a batch norm makes of a batch in training; its running statistics move.
+
+    Parameters
+    ----------
+    norm : batch norm    with weight, bias and momentum
+    maps : (batch, channels, …)    quickest with the channels last in memory
+    total : callable    sums over these maps → over all maps that the statistics are of; asked twice forward, once back
+    """
+    normed, mean, variance = _BatchNorm.apply(maps, norm.weight, norm.bias, norm.eps, total)
+    with torch.no_grad():
+        norm.num_batches_tracked += 1
+        norm.running_mean.lerp_(mean, norm.momentum)
+        norm.running_var.lerp_(variance, norm.momentum)
+    return normed
 
 
 class _BatchNorm(torch.autograd.Function):
     """PyTorch's passes over maps with the channels last, sums taken row by row and clip by clip."""
 
     @staticmethod
-    def forward(ctx, maps, weight, bias, eps):
-        count = maps.numel() / maps.shape[1]
-        clips = maps.permute(0, 2, 3, 1)
-        mean = sum(_row_sums(clip.float()) for clip in clips) / count
-        variance = sum(_row_sums((clip - mean).square_()) for clip in clips) / count
-        ctx.save_for_backward(maps, weight, mean, torch.rsqrt(variance + eps))
-        ctx.mark_non_differentiable(mean, variance)
-        return torch.native_batch_norm(maps, weight, bias, mean, variance, False, 0.0, eps)[0], mean, variance
+    def forward(ctx, maps, weight, bias, eps, total):
+        clips = maps.movedim(1, -1)
+        sums = sum(_row_sums(at_least_float32(clip)) for clip in clips)
+        sums, count = total(sums, sums.new_tensor([maps.numel() / maps.shape[1]]))
+        mean = sums / count
+        (squares,) = total(sum(_row_sums((clip - mean).square_()) for clip in clips))
+        variance = squares / count
+        ctx.total = total
+        ctx.save_for_backward(maps, weight, mean, torch.rsqrt(variance + eps), count)
+        unbiased = variance * (count / (count - 1))
+        ctx.mark_non_differentiable(mean, unbiased)
+        return torch.native_batch_norm(maps, weight, bias, mean, variance, False, 0.0, eps)[0], mean, unbiased
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, gradient, *_):
-        maps, weight, mean, inverse = ctx.saved_tensors
-        count = maps.numel() / maps.shape[1]
+        maps, weight, mean, inverse, count = ctx.saved_tensors
         by_maps = torch.empty_like(maps)
-        clips = [part.permute(0, 2, 3, 1) for part in (maps, gradient, by_maps)]
+        clips = [part.movedim(1, -1) for part in (maps, gradient, by_maps)]
         by_weight = sum(_row_sums((clip - mean).mul_(pull)) for clip, pull, _ in zip(*clips, strict=True)) * inverse
-        by_bias = sum(_row_sums(pull.float()) for pull in clips[1])
+        by_bias = sum(_row_sums(at_least_float32(pull)) for pull in clips[1])
+        # every map moves the statistics, and so what comes back to all of them
+        all_by_weight, all_by_bias = ctx.total(by_weight, by_bias)
         # what the maps get is linear in what comes back and in the maps themselves
-        scale, slope = weight * inverse, -weight * inverse.square() * by_weight / count
-        offset = -scale * by_bias / count - slope * mean
+        scale, slope = weight * inverse, -weight * inverse.square() * all_by_weight / count
+        offset = -scale * all_by_bias / count - slope * mean
         for clip, pull, target in zip(*clips, strict=True):
             torch.addcmul(torch.addcmul(offset, pull, scale), clip, slope, out=target)
-        return by_maps, by_weight, by_bias, None
+        return by_maps, by_weight, by_bias, None, None
 
 
 def _row_sums(clip):
-    """(height, width, channels) → (channels,)."""
-    return clip.sum(dim=1).sum(dim=0)
+    """(height, width, channels), or fewer axes before the channels → (channels,)."""
+    while clip.dim() > 1:
+        clip = clip.sum(dim=-2)
+    return clip

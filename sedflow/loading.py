@@ -108,8 +108,9 @@ class TrainingBatches(torch.utils.data.Dataset):
 class Share(torch.utils.data.Dataset):
     """What one of several processes reads of each batch: its share of every source, so that each clip is read once.
 
-    So a clip is mixed with clips of its own process, and batch norms see its part of the batch: with dropout, mixing or
-    batch norms in training, several processes learn from the same clips as one does, but not to the same digits.
+    So a clip is mixed with clips of its own process, by numbers drawn for so many clips, and dropout is each process'
+    own: with either, several processes learn from the same clips as one does, but not to the same digits. Batch norms
+    see the whole batch, see `sedflow.batch_statistics.SharedStatistics`.
     """
 
     def __init__(self, batches: TrainingBatches, process: int, processes: int):

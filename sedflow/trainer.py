@@ -16,6 +16,8 @@ from lightning.pytorch.plugins import MixedPrecision
 from lightning.pytorch.plugins.io import CheckpointIO
 from lightning.pytorch.utilities import rank_zero_only
 
+from sedflow.batch_statistics import SharedStatistics
+
 LAST = "last.ckpt"
 PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed"}
 
@@ -42,7 +44,7 @@ def build_trainer(stage: dict, work: Path) -> lightning.Trainer:
         max_steps=stage["steps"],
         devices=stage["processes"],
         strategy="ddp" if stage["processes"] > 1 else "auto",
-        sync_batchnorm=stage["processes"] > 1 and torch.cuda.is_available(),  # it has no form on a processor
+        sync_batchnorm=stage["processes"] > 1 and torch.cuda.is_available(),
         precision=PRECISIONS.get(stage["precision"]),
         accumulate_grad_batches=stage["accumulate"],
         gradient_clip_val=stage["optimizer"]["clip_norm"],
@@ -53,10 +55,17 @@ def build_trainer(stage: dict, work: Path) -> lightning.Trainer:
         log_every_n_steps=10,
         num_sanity_val_steps=0,
         reload_dataloaders_every_n_epochs=1,
-        plugins=[AtomicCheckpoints(), *([half_precision()] if stage["precision"] == "fp16" else [])],
+        plugins=[AtomicCheckpoints(), *special_plugins(stage)],
         enable_model_summary=False,
         use_distributed_sampler=False,
     )
+
+
+def special_plugins(stage: dict) -> list:
+    """What Lightning lacks: fp16 on a processor, and batch norms there that see the parts of all processes."""
+    half = [half_precision()] if stage["precision"] == "fp16" else []
+    shared = [SharedStatistics()] if stage["processes"] > 1 and not torch.cuda.is_available() else []
+    return half + shared
 
 
 def half_precision() -> MixedPrecision:

@@ -134,14 +134,45 @@ def test_two_processes_give_what_one_gives_even_when_they_are_killed_on_the_way(
     process.wait()
     assert not (tmp_path / "two").exists()
     subprocess.run(command, check=True, timeout=300)
-    one, two = (np.genfromtxt(tmp_path / name / "log.csv", delimiter=",", names=True) for name in ("one", "two"))
-    assert one.dtype.names == two.dtype.names
-    for column in one.dtype.names:
-        np.testing.assert_allclose(two[column], one[column], rtol=2e-4, atol=1e-6, err_msg=column)
-    assert set(two["validationstudentclips"]) == {4}
-    weights = [load_file(tmp_path / name / "best.safetensors") for name in ("one", "two")]
+    assert_equal_but_for_rounding(tmp_path / "one", tmp_path / "two")
+
+
+def test_two_processes_fine_tune_as_one_does_batch_norms_included(root, frozen, tmp_path):
+    changes = {"augment": [], "dropout": {"head": 0.0}, "counting": True}
+    changes |= {"sources": {"synthetic_strong": 4, "weak": 2, "unlabeled": 2}, "steps": 4}
+    start = frozen / "best.safetensors"
+    training_run.run(root, "finetune", 1, tmp_path / "work1", tmp_path / "one", start, **changes)
+    command = [
+        sys.executable,
+        training_run.__file__,
+        root,
+        "finetune",
+        "1",
+        tmp_path / "work2",
+        tmp_path / "two",
+        start,
+    ]
+    command = [*map(str, command), json.dumps(changes | {"processes": 2})]
+    subprocess.run(command, check=True, timeout=300)
+    # these are seen by other norms alone, which take them away: their gradients are rounding, of which Adam makes steps
+    idle = r"mobilenet\.features\.\d+\.block\.[23]\.1\.bias"
+    assert_equal_but_for_rounding(tmp_path / "one", tmp_path / "two", 4e-4, idle)
+    before, after = load_file(start), load_file(tmp_path / "two" / "best.safetensors")
+    statistics = [name for name in after if name.startswith("student.encoders") and "running" in name]
+    assert statistics and not any(after[name].equal(before[name]) for name in statistics)
+
+
+def assert_equal_but_for_rounding(one: Path, two: Path, within: float = 1e-4, idle: str = "nothing") -> None:
+    """Learning curves and weights of two runs; steps of the ``idle`` weights are of the size of the learning rate."""
+    curves = [np.genfromtxt(folder / "log.csv", delimiter=",", names=True) for folder in (one, two)]
+    assert curves[0].dtype.names == curves[1].dtype.names
+    for column in curves[0].dtype.names:
+        np.testing.assert_allclose(curves[1][column], curves[0][column], rtol=2e-4, atol=1e-6, err_msg=column)
+    assert set(curves[1]["validationstudentclips"]) == {4}
+    weights = [load_file(folder / "best.safetensors") for folder in (one, two)]
     for name, tensor in weights[0].items():
-        torch.testing.assert_close(weights[1][name], tensor, rtol=1e-3, atol=1e-4, msg=name)
+        atol = 5e-3 if re.search(idle, name) else within
+        torch.testing.assert_close(weights[1][name], tensor, rtol=1e-3, atol=atol, msg=name)
 
 
 @pytest.mark.parametrize(("dropout", "classes"), [(0.1, None), (0.2, ["beep"])])

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from sedflow.augment.mixup import mixed_labels
+from sedflow.batch_statistics import SharedStatistics
 from sedflow.dataset import Batch, ClipSet, Inputs, Mixing
 from sedflow.detector import build_detector
 from sedflow.events import ClassSet, Clip
@@ -208,13 +209,14 @@ def test_accumulation_says_what_it_does_to_batch_statistics(caplog):
         assert caplog.text == ""
 
 
-def test_processes_without_a_gpu_say_what_they_do_to_batch_statistics(caplog):
+@pytest.mark.parametrize("share", [SharedStatistics().apply, torch.nn.SyncBatchNorm.convert_sync_batchnorm])
+def test_processes_say_which_batch_statistics_they_do_not_share(caplog, share):
     with caplog.at_level(logging.WARNING, logger="sedflow.batch_statistics"):
         learner_of(processes=2).on_fit_start()
-        assert "2 share a batch of 3 clips" in caplog.text and "first one's statistics are kept" in caplog.text
+        assert "2 share a batch of 3 clips" in caplog.text and "7 BatchNorms" in caplog.text
         caplog.clear()
         synchronised = learner_of(processes=2)
-        synchronised.student = torch.nn.SyncBatchNorm.convert_sync_batchnorm(synchronised.student)
+        synchronised.student = share(synchronised.student)
         synchronised.on_fit_start()
         learner_of(processes=2, fixed_batchnorm=True).on_fit_start()
         assert caplog.text == ""
