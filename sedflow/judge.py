@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from sedflow import bootstrap, evaluation, postprocess, recordings, tuning
+from sedflow import bootstrap, evaluation, postprocess, postprocess_checks, recordings, tuning
 from sedflow.agreement import EvaluationError
 from sedflow.events import Event, read_clips, read_durations, read_events
 from sedflow.scores import Scores, load_scores
@@ -56,14 +56,14 @@ def tune_run(scores: Sequence[Path], manifests: Sequence[Path], kind: dict, obje
     ----------
     scores : sequence of Path    ``validation_<network>.parquet``
     manifests : sequence of Path
-    kind : dict    what a page says, see `postprocess.check`
-    objective : str    one of ``tuning.OBJECTIVES``
+    kind : dict    what a page says, see `postprocess_checks.check`
+    objective : str    one of ``postprocess_checks.OBJECTIVES``
 
     Returns
     -------
     dict    network → what `tuning.tune_classes` gives, and under ``chosen`` the network that reached most
     """
-    postprocess.check(kind)
+    postprocess_checks.check(kind, objective)
     objective = kind.get("objective", objective)
     folders = corpora_with(manifests, "validation")
     tuned = {}

@@ -10,7 +10,7 @@ import functools
 from collections.abc import Iterator
 from pathlib import Path
 
-from sedflow import digest, plugins, postprocess, stage_plugins, systems
+from sedflow import digest, plugins, postprocess, postprocess_checks, stage_plugins, systems
 from sedflow.download import pretrained
 from sedflow.features import cache_key
 from sedflow.params import PSEUDO, SettingsError, Shared, Stage, System, canonical
@@ -64,7 +64,7 @@ class Pages:
                 f"{page}: postprocess.name: there is no {kind!r}{plugins.nearest(str(kind), postprocess.KINDS)}"
             )
         try:
-            postprocess.check(system.postprocess)
+            postprocess_checks.check(system.postprocess, self.shared.tuning.objective)
         except postprocess.PostprocessError as error:
             raise SettingsError(f"{page}: {error}") from None
         for encoder in system.detector.encoders:

@@ -21,10 +21,13 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
+from typing import Annotated
 
 import numpy as np
+from pydantic import Field
 
 from sedflow import sebbs
+from sedflow.ranges import Count, NotNegative, Positive
 from sedflow.scores import Scores
 from sedflow.stretches import Frames, Tree
 
@@ -48,7 +51,7 @@ class Untouched:
 class MedianFilter:
     """Median over ``seconds``; 0 leaves the scores alone."""
 
-    seconds: float = 0.0
+    seconds: NotNegative = 0.0
 
     def __call__(self, values: np.ndarray, frames: Frames) -> tuple[np.ndarray, Frames]:
         """New scores of one class and the frames they stand on."""
@@ -70,7 +73,7 @@ class MedianFilter:
 class FrameMedianFilter:
     """Median over a number of frames; 1 leaves the scores alone."""
 
-    frames: int = 1
+    frames: Count = 1
 
     def __call__(self, values: np.ndarray, frames: Frames) -> tuple[np.ndarray, Frames]:
         """New scores of one class and the frames they stand on."""
@@ -85,9 +88,9 @@ class FrameMedianFilter:
 class Csebbs:
     """Change-detection boxes; a merge threshold of None is infinite."""
 
-    step_seconds: float = 0.48
-    merge_absolute: float | None = 0.2
-    merge_relative: float | None = None
+    step_seconds: Positive = 0.48
+    merge_absolute: NotNegative | None = 0.2
+    merge_relative: NotNegative | None = None
 
     def __call__(self, values: np.ndarray, frames: Frames) -> tuple[np.ndarray, Frames]:
         """New scores of one class and the frames they stand on."""
@@ -122,8 +125,8 @@ class Threshold:
 class MinimumDuration:
     """Shortest event and shortest gap."""
 
-    seconds: float = 0.0
-    gap_seconds: float = 0.0
+    seconds: NotNegative = 0.0
+    gap_seconds: NotNegative = 0.0
 
     def __call__(self, values: np.ndarray, frames: Frames) -> tuple[np.ndarray, Frames]:
         """New scores of one class and the frames they stand on."""
@@ -140,7 +143,7 @@ class MinimumDuration:
 class Hysteresis:
     """How far below the threshold that began it an event may fall: 1 is plain thresholding."""
 
-    ratio: float = 1.0
+    ratio: Annotated[float, Field(gt=0, le=1)] = 1.0
 
     def __call__(self, values: np.ndarray, frames: Frames) -> tuple[np.ndarray, Frames]:
         """New scores of one class and the frames they stand on."""
@@ -188,29 +191,6 @@ def one_class(name: str, settings: Mapping):
     if odd:
         raise PostprocessError(f"post-processor {name!r} has no setting {odd[0]!r}; its settings are {known}")
     return KINDS[name](**settings)
-
-
-PAGE_KEYS = ("name", "candidates", "objective", "corpora")
-
-
-def check(spec: Mapping) -> None:
-    """Check what a system's page says: ``name`` and, optional, ``candidates`` to tune over and the ``objective``.
-
-    ``corpora`` are the folders of those whose classes it is for, by default all; other classes are left as they are.
-
-    Raises
-    ------
-    PostprocessError    an unknown key, kind or setting; no candidates where there are none to start from
-    """
-    odd = sorted(set(spec) - set(PAGE_KEYS))
-    if odd:
-        raise PostprocessError(f"postprocess has no key {odd[0]!r}; there are {list(PAGE_KEYS)}")
-    for candidate in spec.get("candidates") or [{"steps": []} if spec.get("name") == "chain" else {}]:
-        step = one_class(spec.get("name"), candidate)
-        for inner in getattr(step, "steps", ()):
-            check({"name": inner.get("name"), "candidates": [{k: v for k, v in inner.items() if k != "name"}]})
-    if spec["name"] == "chain" and not spec.get("candidates"):
-        raise PostprocessError("a chain needs candidates, each with its steps")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -18,12 +18,11 @@ from sedflow.counting import collar_tally
 from sedflow.evaluation import COLLAR, INTERSECTION
 from sedflow.events import Event
 from sedflow.postprocess import KINDS, PostprocessError, one_class
+from sedflow.postprocess_checks import check_objective, combinations
 from sedflow.scores import Scores
 from sedflow.stretches import Frames, stretches
 from sedflow.tallies import Tally, f1
 from sedflow.truth import Truth
-
-OBJECTIVES = ("psds1+psds2", "psds1", "psds2", "collar_f1", "collar_f1_at_0.5")
 
 _CSEBBS_STEPS = (0.32, 0.48, 0.64)
 CANDIDATES: dict[str, list[dict]] = {
@@ -104,15 +103,6 @@ def tune_classes(
     }
 
 
-def combinations(candidate: Mapping) -> list[dict]:
-    """Every candidate that one with lists of numbers stands for, the last list's numbers taking turns first."""
-    choices = [
-        value if isinstance(value, list) and value and all(isinstance(one, int | float) for one in value) else [value]
-        for value in candidate.values()
-    ]
-    return [dict(zip(candidate, chosen, strict=True)) for chosen in itertools.product(*choices)]
-
-
 def join(parts: Sequence[Mapping]) -> dict:
     """What was tuned on several corpora: each class as on the first one in which it sounds, else as on the first."""
     first = dict(parts[0])
@@ -132,10 +122,7 @@ def _check(kind, split, objective):
         )
     if kind not in KINDS:
         raise PostprocessError(f"no post-processor {kind!r}; there are {sorted(KINDS)}")
-    if objective not in OBJECTIVES:
-        raise PostprocessError(f"no objective {objective!r}; there are {list(OBJECTIVES)}")
-    if kind == "threshold" and objective != "collar_f1_at_0.5":
-        raise PostprocessError(f"{objective} is the same at every threshold; tune thresholds for 'collar_f1_at_0.5'")
+    check_objective(kind, objective)
 
 
 class _Worth:

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from sedflow import postprocess, tuning
+from sedflow import postprocess, postprocess_checks, tuning
 from sedflow.detections import detect_events
 from sedflow.evaluation import psds
 from sedflow.events import Event, merge_events
@@ -238,7 +238,7 @@ def test_unknown_kinds_and_objectives_are_refused():
     ],
 )
 def test_a_page_may_name_any_post_processor_and_what_to_try(spec):
-    postprocess.check(spec)
+    postprocess_checks.check(spec)
 
 
 @pytest.mark.parametrize(
@@ -247,10 +247,21 @@ def test_a_page_may_name_any_post_processor_and_what_to_try(spec):
         ({"name": "csebb"}, "no post-processor 'csebb'"),
         ({"name": "csebbs", "candidate": []}, "no key 'candidate'"),
         ({"name": "median_filter", "candidates": [{"second": 1}]}, "no setting 'second'"),
+        ({"name": "median_filter", "candidates": [{"seconds": "long"}]}, "seconds cannot be 'long': .*valid number"),
+        ({"name": "median_filter", "candidates": [{"seconds": [0.1, -1]}]}, "seconds cannot be -1: .*greater than"),
+        ({"name": "frame_median_filter", "candidates": [{"frames": 2.5}]}, "frames cannot be 2.5: .*valid integer"),
+        (
+            {"name": "csebbs", "candidates": [{"merge_absolute": [0.1, None]}]},
+            r"merge_absolute cannot be \[0.1, None\]",
+        ),
+        ({"name": "hysteresis", "candidates": [{"ratio": 2}]}, "ratio cannot be 2: .*less than or equal to 1"),
+        ({"name": "median_filter", "objective": "psds3"}, "no objective 'psds3'"),
+        ({"name": "threshold"}, "the same at every threshold"),
+        ({"name": "chain", "candidates": [{"steps": [{"name": "hysteresis", "ratio": 0}]}]}, "ratio cannot be 0"),
         ({"name": "chain"}, "a chain needs candidates"),
         ({"name": "chain", "candidates": [{"steps": [{"name": "smooth"}]}]}, "no post-processor 'smooth'"),
     ],
 )
 def test_a_page_that_names_what_does_not_exist_is_refused(spec, words):
     with pytest.raises(PostprocessError, match=words):
-        postprocess.check(spec)
+        postprocess_checks.check(spec)

@@ -1,0 +1,72 @@
+"""What a page says of post-processing: checked before a stage is trained, not when it is tuned."""
+
+from __future__ import annotations
+
+import itertools
+import typing
+from collections.abc import Mapping
+
+import pydantic
+
+from sedflow.postprocess import PostprocessError, one_class
+
+PAGE_KEYS = ("name", "candidates", "objective", "corpora")
+OBJECTIVES = ("psds1+psds2", "psds1", "psds2", "collar_f1", "collar_f1_at_0.5")
+
+
+def check(spec: Mapping, objective: str = OBJECTIVES[0]) -> None:
+    """Check what a system's page says: ``name`` and, optional, ``candidates`` to tune over and the ``objective``.
+
+    ``corpora`` are the folders of those whose classes it is for, by default all; other classes are left as they are.
+
+    Parameters
+    ----------
+    objective : str    what it is tuned for where the page does not say
+
+    Raises
+    ------
+    PostprocessError    an unknown key, kind or setting, a value that it cannot take, an objective that it does not
+                        change; no candidates where there are none to start from
+    """
+    odd = sorted(set(spec) - set(PAGE_KEYS))
+    if odd:
+        raise PostprocessError(f"postprocess has no key {odd[0]!r}; there are {list(PAGE_KEYS)}")
+    for candidate in spec.get("candidates") or [{"steps": []} if spec.get("name") == "chain" else {}]:
+        for settings in combinations(candidate):
+            _check_settings(spec.get("name"), settings)
+    if spec["name"] == "chain" and not spec.get("candidates"):
+        raise PostprocessError("a chain needs candidates, each with its steps")
+    check_objective(spec["name"], spec.get("objective", objective))
+
+
+def check_objective(kind: str, objective: str) -> None:
+    """Refuse an unknown objective, and one that a kind does not change."""
+    if objective not in OBJECTIVES:
+        raise PostprocessError(f"no objective {objective!r}; there are {list(OBJECTIVES)}")
+    if kind == "threshold" and objective != "collar_f1_at_0.5":
+        raise PostprocessError(f"{objective} is the same at every threshold; tune thresholds for 'collar_f1_at_0.5'")
+
+
+def combinations(candidate: Mapping) -> list[dict]:
+    """Every candidate that one with lists of numbers stands for, the last list's numbers taking turns first."""
+    choices = [
+        value if isinstance(value, list) and value and all(isinstance(one, int | float) for one in value) else [value]
+        for value in candidate.values()
+    ]
+    return [dict(zip(candidate, chosen, strict=True)) for chosen in itertools.product(*choices)]
+
+
+def _check_settings(name: str, settings: Mapping) -> None:
+    """One post-processor can be built so, and each of its values is one that it can take."""
+    step = one_class(name, settings)
+    for inner in getattr(step, "steps", ()):
+        _check_settings(inner.get("name"), inner)
+    for setting, hint in typing.get_type_hints(type(step), include_extras=True).items():
+        if setting in settings and setting != "steps":
+            try:
+                pydantic.TypeAdapter(hint).validate_python(settings[setting], strict=True)
+            except pydantic.ValidationError as error:
+                told = f"{settings[setting]!r}: {error.errors()[0]['msg']}"
+                raise PostprocessError(
+                    f"post-processor {settings.get('name', name)!r}: {setting} cannot be {told}"
+                ) from None
