@@ -38,6 +38,10 @@ class Recipe:
     ``events`` and ``onset`` are truncated normals (mean, sd, low, high), ``snr_db`` (against the background) and
     ``pitch_semitones`` are uniform (low, high); ``ref_db`` is the background's loudness in LUFS. Events of one class
     that lie closer than ``merge_gap`` seconds become one, events under ``min_seconds`` lose their label.
+
+    Raises
+    ------
+    SynthesisError    a range that holds nothing, or events that begin behind the end
     """
 
     sample_rate: int
@@ -49,6 +53,18 @@ class Recipe:
     pitch_semitones: tuple[float, float] = (-2.0, 2.0)
     merge_gap: float = 0.15
     min_seconds: float = 0.25
+
+    def __post_init__(self):
+        for name in ("events", "onset", "snr_db", "pitch_semitones"):
+            *normal, low, high = getattr(self, name)
+            mean, sd = normal or ((low + high) / 2, 0.0)
+            if low > high or mean + 5 * sd < low or mean - 5 * sd > high:
+                raise SynthesisError(f"{name}: nothing lies from {low:g} to {high:g}; correct them, or `seconds`")
+        if self.onset[3] >= self.seconds:
+            raise SynthesisError(
+                f"onset: events may begin at {self.onset[3]:g} s, but soundscapes last {self.seconds:g} s; lower the "
+                "last number of `onset`, or raise `seconds`"
+            )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -80,6 +80,8 @@ def check_system(page: dict, where: str = "system") -> System:
         _check_stage(system, name, stage, where)
         for doubt in mix_doubts(stage.sources, "a batch") if system.check_mix else ():
             log.warning("%s: stages.%s.sources: %s", where, name, doubt)
+    for split in sorted(set(HELD_OUT) - _offered(system), reverse=True):
+        raise SettingsError(f"{where}: corpora: none has {split} clips, which every run is scored on; add some")
     for name in system.headlines:
         if name not in HEADLINES:
             raise SettingsError(f"{where}: headlines: no metric {name!r}{nearest(name, HEADLINES)}")

@@ -17,6 +17,7 @@ from sedflow.corpora import Prepared
 from sedflow.download import DATA, DownloadError, fetch
 from sedflow.events import ClassSet, Clip, Event, LabelError, clip_id, merge_events, parse_event, read_table
 from sedflow.holdings import Holding, find, listing, read_inventory, video, write_inventory
+from sedflow.ranges import Count, Positive
 
 URL = "http://storage.googleapis.com/us_audioset/youtube_corpus/strong"
 TABLES = {"train": "audioset_train_strong.tsv", "eval": "audioset_eval_strong.tsv"}
@@ -55,12 +56,12 @@ class AudioSetStrong:
         *,
         path: str | list[str],
         classes: str = "train",
-        sample_rate: int = 16000,
-        seconds: float = 10.0,
+        sample_rate: Count = 16000,
+        seconds: Positive = 10.0,
         validation: int = 1000,
         unlabeled: bool = False,
         exclude: str | None = None,
-        shards: int = 16,
+        shards: Count = 16,
         allow_missing: int = 0,
     ):
         if classes not in CLASS_LISTS:

@@ -17,6 +17,7 @@ from sedflow.corpora import Prepared
 from sedflow.download import DATA, DownloadError
 from sedflow.events import ClassSet, Event, LabelError, clip_id
 from sedflow.holdings import find, read_inventory, write_inventory
+from sedflow.ranges import Count, Positive
 from sedflow.zenodo import unpacked
 
 RECORD, ARCHIVE = 5802571, "*dcase2016_task2*"
@@ -44,11 +45,11 @@ class Dcase2016Task2:
         self,
         *,
         path: str | None = None,
-        sample_rate: int = 16000,
-        seconds: float = 10.0,
-        hop_seconds: float | None = None,
+        sample_rate: Count = 16000,
+        seconds: Positive = 10.0,
+        hop_seconds: Positive | None = None,
         whole_scenes: bool = False,
-        shards: int = 2,
+        shards: Count = 2,
         allow_missing: int = 0,
     ):
         self.sources = {"real_strong": "strong", "validation": "strong", "test": "strong"}

@@ -15,6 +15,7 @@ import numpy as np
 from sedflow.corpora import Piece, Prepared, read_pieces
 from sedflow.download import DATA
 from sedflow.events import ClassSet, Event, LabelError, write_table
+from sedflow.ranges import Count, Positive
 from sedflow.synthesis import Recipe, soundscapes, write_piece
 
 SOURCES = {
@@ -51,8 +52,8 @@ class Demo:
     def __init__(  # noqa: PLR0913 (one count per source)
         self,
         *,
-        sample_rate: int = 16000,
-        seconds: float = 10.0,
+        sample_rate: Count = 16000,
+        seconds: Positive = 10.0,
         synthetic_strong: int = 60,
         real_strong: int = 0,
         soft: int = 0,
@@ -63,7 +64,7 @@ class Demo:
         classes: list[str] | None = None,
         copies: dict[str, list[str]] | None = None,
         prefix: str = "",
-        shards: int = 2,
+        shards: Count = 2,
         seed: int = 1,
     ):
         counts = (synthetic_strong, real_strong, soft, weak, unlabeled, validation, test)

@@ -19,6 +19,7 @@ from sedflow.desed_files import SETS, Table
 from sedflow.download import DATA
 from sedflow.events import ClassSet, LabelError
 from sedflow.holdings import find, read_inventory, video, write_inventory
+from sedflow.ranges import Count, Positive
 from sedflow.synthesis import Recipe, soundscapes
 
 # a clip that stands in several sets is used in the first of these
@@ -72,16 +73,16 @@ class DESED:
         weak_share: float = 0.9,
         soundscapes: dict[str, int] | None = None,
         copies: dict[str, list[str]] | None = None,
-        sample_rate: int = 16000,
-        seconds: float = 10.0,
-        shards: int = 8,
+        sample_rate: Count = 16000,
+        seconds: Positive = 10.0,
+        shards: Count = 8,
         seed: int = 2021,
         allow_missing: int = 0,
     ):
         self.path = Path(path) if path else None
         self.classes = ClassSet.read(DATA / "classes" / "desed.txt")
         self.sets = _chosen(strong, synthetic, external, validation or ["synthetic"], test)
-        self.clips = {"synthetic_strong": 10000, "validation": 2500} | (soundscapes or {})
+        self.clips = _with_soundscapes(synthetic, soundscapes or {})
         self.uses_soundbank = synthetic == "scaper"
         kinds = {"weak": "weak", "unlabeled": "none"}
         self.sources = {source: kinds.get(source, "strong") for source in self.sets.values()}
@@ -165,6 +166,16 @@ class DESED:
                 taken |= {video(clip) for clip in kept}
                 clips[name] = kept
         return clips
+
+
+def _with_soundscapes(synthetic: str, wanted: dict[str, int]) -> dict[str, int]:
+    """How many soundscapes of which source: DESED's own numbers where none is wanted."""
+    usual = {"synthetic_strong": 10000, "validation": 2500}
+    if odd := sorted(set(wanted) - set(usual)):
+        raise LabelError(f"desed: soundscapes are made of {list(usual)}, not of {odd[0]!r}")
+    if wanted and synthetic != "scaper":
+        raise LabelError(f"desed: soundscapes are made with `synthetic: scaper`, it is {synthetic!r}; drop one of them")
+    return usual | wanted
 
 
 def share_of(clips: list[str], share: float, seed: int = 42) -> list[str]:

@@ -14,6 +14,7 @@ from sedflow.audio import read
 from sedflow.corpora import Piece, Prepared, read_pieces
 from sedflow.download import DATA, Archive, fetch_files, read_sums
 from sedflow.events import ClassSet
+from sedflow.ranges import Count, Positive
 from sedflow.synthesis import Cut, Recipe, find_events, loop, soundscapes, write_piece
 
 ARCHIVE = Archive(
@@ -63,11 +64,11 @@ class ESC10:
     def __init__(  # noqa: PLR0913 (a recipe has many ingredients)
         self,
         *,
-        sample_rate: int = 16000,
-        seconds: float = 10.0,
+        sample_rate: Count = 16000,
+        seconds: Positive = 10.0,
         folds: dict[str, list[int]] | None = None,
         clips: dict[str, int] | None = None,
-        shards: int = 4,
+        shards: Count = 4,
         seed: int = 1,
         ref_db: float = -50.0,
         events: tuple[float, float, float, float] = (3.0, 1.0, 1.0, 5.0),

@@ -20,6 +20,7 @@ from sedflow.corpora import Prepared
 from sedflow.download import DATA, DownloadError
 from sedflow.events import ClassSet, Event, merge_events, parse_confidence, parse_event, read_table
 from sedflow.holdings import find, read_inventory, write_inventory
+from sedflow.ranges import Count, Positive, Share
 from sedflow.zenodo import unpacked
 
 RECORD, ARCHIVES = 7244360, ("development_audio.zip", "development_annotation.zip")
@@ -53,13 +54,13 @@ class Maestro:
         self,
         *,
         path: str | None = None,
-        sample_rate: int = 16000,
-        seconds: float = 10.0,
-        hop_seconds: float = 1.0,
-        test_hop_seconds: float = 5.0,
-        validation_share: float = 0.1,
+        sample_rate: Count = 16000,
+        seconds: Positive = 10.0,
+        hop_seconds: Positive = 1.0,
+        test_hop_seconds: Positive = 5.0,
+        validation_share: Share = 0.1,
         copies: dict[str, list[str]] | None = None,
-        shards: int = 4,
+        shards: Count = 4,
         seed: int = 42,
         allow_missing: int = 0,
     ):

@@ -214,6 +214,7 @@ def test_a_batch_outside_the_recommended_mix_is_warned_of_where_the_page_wants_i
             {"members": [{"stage": "frozen"}], "sources": ["weak"]},
             "ensembles: 'a/b' names a folder",
         ),
+        (("corpora",), [{"name": "demo", "test": 0, "real_strong": 4, "soft": 4}], r"corpora: none has test clips"),
         (("corpora", 0, "as"), "desed two", r"corpora\.as: 'desed two' names a folder"),
     ],
 )

@@ -175,6 +175,8 @@ def test_desed_makes_its_soundscapes_with_scaper(tmp_path):
         ({"validation": ["weak"]}, "validation cannot be 'weak'"),
         ({"synthetic": "none"}, "nothing validates"),
         ({"test": "eval"}, "test cannot be 'eval'"),
+        ({"synthetic": "scaper", "soundscapes": {"weak": 5}}, "soundscapes are made of .*, not of 'weak'"),
+        ({"soundscapes": {"validation": 5}}, "soundscapes are made with `synthetic: scaper`"),
     ],
 )
 def test_desed_settings_that_make_no_sense_are_refused(settings, message):

@@ -202,6 +202,20 @@ def test_a_recipe_that_always_clips_is_refused(bank, tmp_path):
         soundscapes(clicks, dataclasses.replace(RECIPE, snr_db=(60.0, 70.0)), tmp_path, "test", "strong", [0], seed=1)
 
 
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"seconds": 5.0}, "onset: events may begin at 9.5 s, but soundscapes last 5 s"),
+        ({"onset": (0.2, 0.1, 0.25, -0.1)}, "onset: nothing lies from 0.25 to -0.1"),
+        ({"events": (20.0, 1.0, 1.0, 5.0)}, "events: nothing lies from 1 to 5"),
+        ({"snr_db": (30.0, 6.0)}, "snr_db: nothing lies from 30 to 6"),
+    ],
+)
+def test_a_recipe_that_nothing_could_be_drawn_by_is_refused(settings, message):
+    with pytest.raises(SynthesisError, match=message):
+        Recipe(RATE, **settings)
+
+
 def test_recordings_name_the_background_too(made):
     prepared, _ = made
     for clip in prepared.clips:
