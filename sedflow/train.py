@@ -174,26 +174,37 @@ def validation_judge(clips: ClipSet, wanted=()) -> Judge:
     """Validation scores → PSDS1 and PSDS2, and what else is wanted of ``psds1_macro`` and ``segment_mpauc``.
 
     Clips whose labels speak of different classes are judged apart, since a class that nobody labelled is no false
-    alarm; the metrics are the means over these parts. Of soft labels counts what is surer than not.
+    alarm; the metrics are the means over these parts, those without any event left out. Of soft labels counts what is
+    surer than not.
+
+    Raises
+    ------
+    SettingsError    nothing sounds in any clip, so that what is wanted cannot be measured
     """
     from sedflow import evaluation
     from sedflow.recordings import sounding
 
     which = [name for name in evaluation.CRITERIA if name in {"psds1", "psds2", *wanted}]
+    sounds = {clip: sounding(clips.strong.get(clip, [])) for clip in clips.of_source("validation")}
     parts: dict[bytes, list[str]] = {}
-    for clip in clips.of_source("validation"):
+    for clip in sounds:
         parts.setdefault(clips.known[clip].tobytes() if clip in clips.known else b"", []).append(clip)
+    parts = {mask: ids for mask, ids in parts.items() if any(sounds[clip] for clip in ids)}
+    if not parts and (unknown := [name for name in wanted if name not in ("bce", "step")]):
+        raise plugins.SettingsError(
+            f"monitor.metrics: {unknown} need events, and no validation clip has one; label some, or monitor bce"
+        )
 
     def judge(scores) -> dict[str, float]:
-        judged = []
+        judged: list[dict[str, float]] = []
         for ids in parts.values():
-            truth = {clip: sounding(clips.strong.get(clip, [])) for clip in ids}
+            truth = {clip: sounds[clip] for clip in ids}
             durations = {clip: clips.clips[clip].seconds for clip in ids}
             of_part = {clip: scores[clip] for clip in ids}
             judged.append(evaluation.psds(of_part, truth, durations, which))
             if "segment_mpauc" in wanted:
                 judged[-1]["segment_mpauc"] = evaluation.segment_mpauc(of_part, truth, durations)
-        return {name: sum(part[name] for part in judged) / len(judged) for name in judged[0]}
+        return {name: sum(part[name] for part in judged) / len(judged) for name in (judged[0] if judged else ())}
 
     return judge
 

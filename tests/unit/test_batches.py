@@ -165,6 +165,24 @@ def test_validation_does_not_count_classes_that_a_corpus_does_not_label(two_corp
     assert validation_judge(clips)(heard)["psds1"] < 0.6
 
 
+def test_validation_clips_without_events_hide_no_metric(two_corpora, tmp_path):
+    from sedflow.train import validation_judge
+
+    folders, (homes, streets) = two_corpora
+    streets.sources = {"validation": "strong"}
+    write_clips(folders[1] / "clips.tsv", [Clip("street", "street.flac", 2.0, "sha", "validation")])
+    write_events(folders[1] / "validation.tsv", {"street": []})
+    tables = read_manifests(folders, [homes, streets])
+    clips = clip_set(tmp_path, tables, ["validation"])
+    values = np.zeros((20, 4), np.float32)
+    heard = {clip: Scores(values, np.arange(21) / 10, list(tables.classes)) for clip in clips.of_source("validation")}
+    assert validation_judge(clips)(heard) == {"psds1": 0.0, "psds2": 0.0}  # was NaN, and the first weights were kept
+    clips.strong = {}
+    with pytest.raises(SettingsError, match=r"\['psds1'\] need events, and no validation clip has one"):
+        validation_judge(clips, ["psds1", "bce"])
+    assert validation_judge(clips, ["bce"])(heard) == {}
+
+
 @pytest.mark.parametrize(("sources", "processes"), [(["validation"], 3), (["real_strong"], 1)])
 def test_too_few_validation_clips_for_the_processes_stop_a_run_before_it_begins(
     two_corpora, tmp_path, monkeypatch, sources, processes
