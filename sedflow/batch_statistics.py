@@ -67,15 +67,9 @@ def _over_processes(*sums: torch.Tensor) -> tuple[torch.Tensor, ...]:
     return together.split([len(part) for part in sums])
 
 
-def warn_of_parts(network: nn.Module, accumulate: int, processes: int, size: int) -> None:
-    """Say what accumulation and processes do to the statistics of norms that train.
-
-    Parameters
-    ----------
-    accumulate : int    batches of an optimiser step
-    processes : int    that share a batch
-    size : int    clips of a batch
-    """
+def warn_of_parts(network: nn.Module, stage: dict) -> None:
+    """Say what a stage's accumulation and processes do to the statistics of norms that train."""
+    accumulate, processes, size = stage["accumulate"], stage["processes"], sum(stage["sources"].values())
     norms = [part for part in network.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm) and part.training]
     alone = [norm for norm in norms if not isinstance(norm, nn.SyncBatchNorm | SharedBatchNorm)]
     if processes > 1 and alone:

@@ -37,11 +37,12 @@ class TrainingStopped(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-    """What a loss sees: the batch as the student read it, and both predictions."""
+    """What a loss sees: the batch as the student read it, both predictions, and how many processes share the batch."""
 
     batch: Batch
     student: Prediction
     teacher: Prediction | None
+    processes: int = 1
 
 
 class Learner(lightning.LightningModule):
@@ -121,7 +122,7 @@ class Learner(lightning.LightningModule):
         total = (student.weak.sum() + student.strong_logits.sum()) * 0.0
         for label, loss, spec in self.losses:
             with torch.autocast(self.device.type, enabled=False):
-                term = loss(Step(batch, student, teacher))
+                term = loss(Step(batch, student, teacher, self.stage["processes"]))
             self._note(label, term, batch)
             total = total + self.loss_weight(spec) * term
         self._note("loss", total, batch)
@@ -133,8 +134,8 @@ class Learner(lightning.LightningModule):
     def random_numbers(self, batch_idx: int) -> np.random.Generator:
         """Seed torch, and give what augmentations draw from: a batch's own seeds, so that resuming needs no states.
 
-        Processes that share a batch draw the same for it (whether it is mixed, how, and by how much), each for its own
-        clips; what torch draws (dropout) is each process' own.
+        Processes that share a batch draw the same for it (whether it is mixed, how, and by how much), and the same for
+        the k-th clip of each; what torch draws (dropout) is each process' own.
         """
         number = self.global_step * self.stage["accumulate"] + batch_idx % self.stage["accumulate"]
         torch.manual_seed(stable_number(f"{self.seed} {number} {self.global_rank}"))
@@ -214,8 +215,7 @@ class Learner(lightning.LightningModule):
 
     def on_fit_start(self) -> None:
         """Say what accumulation and processes do to batch statistics."""
-        size = sum(self.stage["sources"].values())
-        warn_of_parts(self.student, self.stage["accumulate"], self.stage["processes"], size)
+        warn_of_parts(self.student, self.stage)
 
     def on_validation_epoch_start(self) -> None:
         """Begin a new collection of validation scores; weights that are no numbers must not become a checkpoint."""

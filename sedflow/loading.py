@@ -108,9 +108,10 @@ class TrainingBatches(torch.utils.data.Dataset):
 class Share(torch.utils.data.Dataset):
     """What one of several processes reads of each batch: its share of every source, so that each clip is read once.
 
-    So a clip is mixed with clips of its own process, by numbers drawn for so many clips, and dropout is each process'
-    own: with either, several processes learn from the same clips as one does, but not to the same digits. Batch norms
-    see the whole batch, see `sedflow.batch_statistics.SharedStatistics`.
+    Batch norms see the whole batch (`sedflow.batch_statistics.SharedStatistics`), losses are means over all of it. But
+    a clip is mixed with clips of its own process, what augmentations draw for the k-th clip of one they draw for the
+    k-th of each, and dropout is each process' own: with these, several processes learn from the same clips as one does,
+    but not to the same digits.
     """
 
     def __init__(self, batches: TrainingBatches, process: int, processes: int):

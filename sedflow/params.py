@@ -142,7 +142,7 @@ class Stage(Settings):
     precision: Literal["32", "bf16", "fp16"] = "32"
     accumulate: int = pydantic.Field(1, ge=1, description="batches per optimiser step")
     processes: int = pydantic.Field(
-        1, ge=1, description="that share each batch; BatchNorm sees all of it, but each mixes its own part"
+        1, ge=1, description="that share each batch: BatchNorm and losses see all of it, mixing and other draws a part"
     )
     sampling: dict[str, Literal["uniform", "balanced"]] = pydantic.Field(
         {}, description="by source; balanced: clips with rare classes come more often"

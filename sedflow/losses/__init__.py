@@ -18,7 +18,7 @@ def rows_of(batch, kinds: tuple[str, ...] | None, sources: list[str] | None) -> 
     return torch.tensor(chosen, device=batch.strong.device)
 
 
-def masked_mean(values: Tensor, counted: Tensor, rows: Tensor, dilute: bool = False) -> Tensor:
+def masked_mean(values: Tensor, counted: Tensor, rows: Tensor, dilute: bool = False, processes: int = 1) -> Tensor:
     """Mean of values (batch, …) over the rows and, in them, over what is counted.
 
     Parameters
@@ -27,6 +27,9 @@ def masked_mean(values: Tensor, counted: Tensor, rows: Tensor, dilute: bool = Fa
     counted : bool, of a shape that spreads over ``values``
     rows : (batch,) bool
     dilute : bool    what is not counted adds nothing, but the mean is taken over it too
+    processes : int
+        That share the batch, and all come by: what they return is on average the mean over the whole batch, even where
+        clips of one have more frames or classes that count.
 
     Returns
     -------
@@ -36,10 +39,14 @@ def masked_mean(values: Tensor, counted: Tensor, rows: Tensor, dilute: bool = Fa
     rows = rows.view(-1, *[1] * (values.dim() - 1))
     chosen = (counted & rows).expand_as(values)
     among = rows.expand_as(values) if dilute else chosen
-    return values.where(chosen, 0).sum() / among.sum().clamp(min=1)
+    count = among.sum()
+    if processes > 1:
+        torch.distributed.all_reduce(count)
+        count = count / processes
+    return values.where(chosen, 0).sum() / count.where(count > 0, 1)
 
 
-def frame_mean(values: Tensor, known: Tensor, valid: Tensor, dilute: bool = False) -> Tensor:
+def frame_mean(values: Tensor, known: Tensor, valid: Tensor, dilute: bool = False, processes: int = 1) -> Tensor:
     """Mean of values (batch, frames, classes) over valid (batch, frames) and known (batch, classes); see above."""
     classes = known.unsqueeze(1).expand_as(values)
-    return masked_mean(values.flatten(0, 1), classes.flatten(0, 1), valid.flatten(), dilute)
+    return masked_mean(values.flatten(0, 1), classes.flatten(0, 1), valid.flatten(), dilute, processes)

@@ -80,9 +80,10 @@ class Consistency:
             known = torch.ones_like(known)
         of_frames, of_clips = (student.strong - strong).square(), (student.weak - weak).square()
         weak_rows = rows if self.weak_sources is None else rows & rows_of(batch, None, self.weak_sources)
+        how = (self.dilute, step.processes)
         return {
-            "strong": frame_mean(of_frames, known, batch.valid & rows.unsqueeze(1), self.dilute),
-            "weak": masked_mean(of_clips, known, weak_rows, self.dilute),
+            "strong": frame_mean(of_frames, known, batch.valid & rows.unsqueeze(1), *how),
+            "weak": masked_mean(of_clips, known, weak_rows, *how),
         }
 
     def _weighted(self, terms: dict[str, torch.Tensor]) -> torch.Tensor:

@@ -72,8 +72,8 @@ class Distillation:
         known = batch.known if self.classes == "known" else torch.ones_like(batch.known)
         with_events = rows & rows_of(batch, ("strong", "soft"), self.sources)
         return {
-            "soft": frame_mean(soft, known, batch.valid & rows.unsqueeze(1)),
-            "hard": frame_mean(hard, batch.known, batch.valid & with_events.unsqueeze(1)),
+            "soft": frame_mean(soft, known, batch.valid & rows.unsqueeze(1), processes=step.processes),
+            "hard": frame_mean(hard, batch.known, batch.valid & with_events.unsqueeze(1), processes=step.processes),
         }
 
     @torch.no_grad()

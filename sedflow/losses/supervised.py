@@ -47,6 +47,7 @@ class Supervised:
         # the pooled probability can touch 1 by rounding
         of_clips = F.binary_cross_entropy(student.weak.clamp(1e-7, 1 - 1e-7), batch.weak, reduction="none")
         with_events = rows_of(batch, ("strong", "soft"), self.sources)
-        frames = frame_mean(of_frames, batch.known, batch.valid & with_events.unsqueeze(1), self.dilute)
-        clips = masked_mean(of_clips, batch.known, rows_of(batch, self.weak_kinds, self.sources), self.dilute)
+        how = (self.dilute, step.processes)
+        frames = frame_mean(of_frames, batch.known, batch.valid & with_events.unsqueeze(1), *how)
+        clips = masked_mean(of_clips, batch.known, rows_of(batch, self.weak_kinds, self.sources), *how)
         return {"strong": frames, "weak": clips}

@@ -1,4 +1,4 @@
-"""Batch norms of processes that share a batch: what two of them compute from a half each, against one on the whole."""
+"""Batch norms and means of processes that share a batch: what two compute from a half each, and one from the whole."""
 
 import datetime
 import functools
@@ -9,6 +9,7 @@ from torch import nn
 
 from sedflow.batch_statistics import SharedBatchNorm, SharedStatistics
 from sedflow.layers import BatchNorm2d
+from sedflow.losses import frame_mean
 
 PARTS = {"maps": (slice(0, 3), slice(3, 6)), "rows": (slice(0, 30), slice(30, 100))}  # as many rows as frames are real
 MEETING_SECONDS = 60
@@ -58,12 +59,24 @@ def trained(owner: _Networks, dtype=torch.float32, part=None) -> dict[str, torch
     return results | weights | dict(owner.named_buffers())
 
 
+def mean(part=slice(None), processes: int = 1) -> dict[str, torch.Tensor]:
+    """Frame means where the halves have unlike numbers of frames, or of clips that count at all."""
+    values = torch.randn((6, 20, 3), generator=torch.Generator().manual_seed(2))
+    known = torch.tensor([[True, True, False]] * 2 + [[True, True, True]] * 4)
+    valid = torch.arange(20) < torch.tensor([20, 5, 9, 20, 20, 20]).unsqueeze(1)
+    late, never = torch.arange(6).unsqueeze(1) > 2, torch.zeros(6, 1, dtype=torch.bool)
+    rows = {"all": valid, "of the second": valid & late, "none": valid & never}
+    return {
+        name: frame_mean(values[part], known[part], chosen[part], processes=processes) for name, chosen in rows.items()
+    }
+
+
 def one_of_two(rank: int, folder) -> None:
     torch.set_num_threads(1)
     limit = datetime.timedelta(seconds=MEETING_SECONDS)
     torch.distributed.init_process_group("gloo", f"file://{folder}/meet", limit, world_size=2, rank=rank)
     owner = SharedStatistics().apply(networks())
-    results = trained(owner, part=rank)
+    results = trained(owner, part=rank) | {"means": mean(PARTS["maps"][rank], 2)}
     if rank == 0:  # nobody would answer it
         results |= {"scored": owner.eval().maps(batches()["maps"])}
     torch.save(results, folder / str(rank))
@@ -101,6 +114,13 @@ def test_a_network_that_scores_waits_for_nobody(halves):
     owner = networks(nn.BatchNorm2d).double()
     trained(owner, torch.float64)
     assert_close(halves[0]["scored"], owner.eval().maps(batches()["maps"].double()))
+
+
+def test_two_processes_average_to_the_mean_over_all_that_counts(halves):
+    for name, expected in mean().items():
+        torch.testing.assert_close((halves[0]["means"][name] + halves[1]["means"][name]) / 2, expected)
+    alone = [mean(part)["all"] for part in PARTS["maps"]]
+    assert abs(sum(alone) / 2 - mean()["all"]) > 1e-3
 
 
 def test_norms_keep_their_tensors_and_get_their_class_back():

@@ -95,6 +95,13 @@ def test_weights_of_losses_ramp_by_optimiser_steps(monkeypatch):
     assert learner.loss_weight({"name": "x", "weight": 3.0, "ramp": "linear", "ramp_steps": 402}) == 1.5
 
 
+def test_losses_are_told_how_many_processes_share_the_batch():
+    learner, told = learner_of(processes=2), []
+    learner.losses = [("counting", lambda step: told.append(step.processes) or step.student.weak.sum(), {})]
+    learner.training_step(batch_of(), 0)
+    assert told == [2]
+
+
 def test_losses_of_one_name_are_told_apart():
     losses = [{"name": "supervised", "sources": ["weak"]}, {"name": "supervised"}, {"name": "consistency"}]
     labels = [label for label, _, _ in learner_of(losses=losses).losses]
