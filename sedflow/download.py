@@ -20,6 +20,7 @@ from pathlib import Path
 
 from sedflow.audio import sha256
 from sedflow.events import read_table, write_table
+from sedflow.files import is_ours
 from sedflow.unpack import unpack
 
 DATA = Path(__file__).resolve().parents[1] / "data"
@@ -248,6 +249,8 @@ def _transfer(url: str, partial: Path) -> str:
             "get the file by hand and put it into a mirror"
         ) from None
     except (OSError, urllib.error.URLError) as error:
+        if is_ours(error):
+            raise
         raise _Interrupted(f"no connection ({getattr(error, 'reason', error)})") from None
 
 

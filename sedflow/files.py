@@ -47,4 +47,11 @@ _CURES = {
 def told(error: OSError) -> str:
     """What went wrong with which file, and the cure, where it is a file that went wrong."""
     cure = _CURES.get(error.errno)
-    return f"{error.filename}: {cure}" if cure and error.filename else str(error)
+    if cure and error.filename:
+        return f"{error.filename}: {cure}"
+    return cure if error.errno == errno.ENOSPC else str(error)  # which write found the disk full, nobody says
+
+
+def is_ours(error: OSError) -> bool:
+    """Whether a file or disk of ours is to blame, not what was read from the net or from an archive."""
+    return error.errno in _CURES

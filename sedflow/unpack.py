@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import lzma
 import stat
 import tarfile
 import zipfile
 import zlib
 from pathlib import Path, PurePosixPath
 
+from sedflow.files import is_ours
+
 MOST_FILES = 1_000_000
 MOST_BYTES = 200 << 30
 _BLOCK = 1 << 20
+# what reading a broken archive may raise; RuntimeError: locked with a password, or packed in an unknown way
+_DAMAGE = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError, RuntimeError)
 
 
 class ArchiveError(ValueError):
@@ -32,7 +37,8 @@ def unpack(archive: Path, out: Path, most_bytes: int = MOST_BYTES, most_files: i
 
     Raises
     ------
-    ArchiveError    not an archive, truncated, a path outside ``out``, a link or device, too large, too many files
+    ArchiveError    not an archive, truncated, locked, a path outside ``out``, a link or device, too large, too many
+    OSError    the disk is full, or ``out`` cannot be written to
     """
     try:
         if zipfile.is_zipfile(archive):
@@ -40,7 +46,9 @@ def unpack(archive: Path, out: Path, most_bytes: int = MOST_BYTES, most_files: i
                 return _write(archive, out, _zip_members(archive, file), most_bytes, most_files)
         with tarfile.open(archive) as file:
             return _write(archive, out, _tar_members(archive, file), most_bytes, most_files)
-    except (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, OSError) as error:
+    except _DAMAGE as error:
+        if isinstance(error, OSError) and is_ours(error):
+            raise
         reason = str(error).split("\n")[0].rstrip(":")
         raise ArchiveError(f"{archive.name}: no complete zip or tar archive ({reason}); download it again") from None
 
@@ -67,7 +75,7 @@ def _write(archive: Path, out: Path, members, most_bytes: int, most_files: int) 
     left = most_bytes
     for name, opened in members:
         path = PurePosixPath(name.replace("\\", "/"))
-        if path.is_absolute() or ".." in path.parts or ":" in path.parts[0] or "\0" in name:
+        if not path.parts or path.is_absolute() or ".." in path.parts or ":" in path.parts[0] or "\0" in name:
             raise ArchiveError(f"{archive.name}: member {name!r} points outside the folder; refusing to unpack")
         if len(written) >= most_files:
             raise ArchiveError(f"{archive.name}: more than {most_files} files; refusing to unpack")

@@ -1,5 +1,6 @@
 """Downloads resume, verify, and never leave something that looks finished; archives stay in their folder."""
 
+import errno
 import functools
 import hashlib
 import http.server
@@ -8,11 +9,13 @@ import stat
 import tarfile
 import threading
 import zipfile
+from unittest import mock
 
 import pytest
 
 from sedflow import download
 from sedflow.download import Archive, DownloadError, fetch, fetch_files, fetch_weights, read_sums
+from sedflow.files import told
 from sedflow.unpack import ArchiveError, unpack
 
 CONTENT = bytes(range(256)) * 4000
@@ -242,7 +245,7 @@ def test_a_hostile_archive_writes_nothing_outside(server, archive, tmp_path):
 # archives
 
 
-@pytest.mark.parametrize("name", ["../up", "/etc/absolute", "a/../../up", "C:/windows", "..\\up"])
+@pytest.mark.parametrize("name", ["../up", "/etc/absolute", "a/../../up", "C:/windows", "..\\up", "."])
 def test_members_outside_the_folder_are_refused(tmp_path, name):
     (tmp_path / "bad.zip").write_bytes(zipped({"good": b"1", name: b"2"}))
     with pytest.raises(ArchiveError, match="points outside the folder"):
@@ -296,6 +299,30 @@ def test_broken_archives_are_named(tmp_path, kind):
     with pytest.raises(ArchiveError, match=r"broken: no complete zip or tar archive .*download it again"):
         unpack(tmp_path / "broken", tmp_path / "out")
     assert not (tmp_path / "out" / "file").exists()
+
+
+def test_a_locked_archive_is_named(tmp_path):
+    content = bytearray(zipped({"file": CONTENT}))
+    for head, flags in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        content[content.index(head) + flags] |= 1
+    (tmp_path / "locked.zip").write_bytes(content)
+    with pytest.raises(ArchiveError, match=r"locked.zip: .*password"):
+        unpack(tmp_path / "locked.zip", tmp_path / "out")
+
+
+def test_a_full_disk_is_no_broken_archive(tmp_path, monkeypatch):
+    (tmp_path / "good.zip").write_bytes(zipped({"file": CONTENT}))
+    monkeypatch.setattr("sedflow.unpack._copy", mock.Mock(side_effect=OSError(errno.ENOSPC, "No space left on device")))
+    with pytest.raises(OSError, match="No space left") as raised:
+        unpack(tmp_path / "good.zip", tmp_path / "out")
+    assert told(raised.value).startswith("no space left on this disk; free some")
+
+
+def test_a_folder_that_cannot_be_written_to_is_no_missing_connection(server, tmp_path):
+    (tmp_path / "file.part").mkdir()
+    server.pages["/file"] = answer
+    with pytest.raises(IsADirectoryError):
+        fetch(f"{server.url}/file", tmp_path / "file")
 
 
 def test_a_tar_unpacks(tmp_path):
