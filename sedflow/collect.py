@@ -5,7 +5,6 @@ A leak is a recording or an audio file that training and evaluation share, or th
 
 from __future__ import annotations
 
-import json
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,6 +24,7 @@ from sedflow.events import (
     write_table,
     write_weak,
 )
+from sedflow.files import write_json
 from sedflow.params import HELD_OUT
 from sedflow.source_checks import warn_of_sources
 
@@ -69,8 +69,7 @@ def collect(manifests: Path, shards: int, sources: Mapping[str, str], classes: C
         _write_source(manifests, source, kind, of_source, strong, weak)
     warn_of_sources(clips, sources, strong, weak, classes)
     write_clips(manifests / "clips.tsv", clips)
-    text = json.dumps(counts, indent=2, sort_keys=True) + "\n"
-    (manifests / "leaks.json").write_text(text, encoding="utf-8")
+    write_json(manifests / "leaks.json", counts)
     return counts
 
 

@@ -22,6 +22,7 @@ import yaml
 
 from sedflow.audio import sha256
 from sedflow.events import read_table
+from sedflow.files import write_text
 from sedflow.yaml_text import load_yaml
 
 METADATA = Path(".snakemake/metadata")
@@ -62,8 +63,7 @@ def remember(adopted: bool = False) -> None:
         noted = made.get(output, [None])[0] == ended
         if not noted and os.path.isfile(output) and (adopted or not _is_another(output, ended)):
             made[output] = [ended, sha256(output)]
-    MADE.parent.mkdir(exist_ok=True)
-    MADE.write_text(json.dumps(made, indent=0, sort_keys=True), encoding="utf-8")
+    write_text(MADE, json.dumps(made, indent=0, sort_keys=True))
 
 
 def record() -> None:

@@ -16,6 +16,7 @@ from sedflow.clips import cut_events, write_clip
 from sedflow.corpora import Prepared
 from sedflow.download import DATA, DownloadError, fetch
 from sedflow.events import ClassSet, Clip, Event, LabelError, clip_id, merge_events, parse_event, read_table
+from sedflow.files import replacing
 from sedflow.holdings import Holding, find, listing, read_inventory, video, write_inventory
 from sedflow.ranges import Count, Positive
 
@@ -146,9 +147,9 @@ class AudioSetStrong:
         offered = [folder / table for folder in (*self.folders, *([mirror / "audioset_strong"] if mirror else []))]
         if out.is_file():
             return
-        out.parent.mkdir(parents=True, exist_ok=True)
         for own in filter(Path.is_file, offered):
-            shutil.copyfile(own, out)
+            with replacing(out) as unfinished:  # half a table would pass for a whole one the next time
+                shutil.copyfile(own, unfinished)
             return
         fetch(f"{URL}/{table}", out)
 

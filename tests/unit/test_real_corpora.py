@@ -5,8 +5,10 @@ import functools
 import hashlib
 import http.server
 import json
+import shutil
 import tarfile
 import threading
+from pathlib import Path
 
 import corpus_folders
 import pytest
@@ -16,7 +18,7 @@ from sedflow.audio import AudioError, info
 from sedflow.clips import windows
 from sedflow.collect import LeakError
 from sedflow.corpora import dcase2016_task2
-from sedflow.corpora.audioset_strong import AudioSetStrong
+from sedflow.corpora.audioset_strong import TABLES, AudioSetStrong
 from sedflow.corpora.dcase2016_task2 import Dcase2016Task2
 from sedflow.corpora.desed import DESED, share_of
 from sedflow.corpora.maestro import Maestro, read_annotation
@@ -341,6 +343,23 @@ def test_audioset_merges_touching_events_and_holds_some_clips_out(tmp_path):
     events = made.strong[sorted(names["real_strong"])[0]]
     assert events == [Event(0.0, 1.0, "Speech"), Event(1.0, 2.0, "Dog")]
     assert {clip.recordings[0][:8] for clip in made.clips} == {"youtube/"}
+
+
+def test_an_audioset_table_that_a_kill_cut_off_is_copied_again(tmp_path, monkeypatch):
+    corpus = AudioSetStrong(path=str(corpus_folders.audioset(tmp_path / "audioset")))
+    whole = shutil.copyfile
+
+    def cut_off(source, target):
+        Path(target).write_bytes(Path(source).read_bytes()[:100])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(shutil, "copyfile", cut_off)
+    with pytest.raises(KeyboardInterrupt):
+        corpus.download(tmp_path / "raw")
+    monkeypatch.setattr(shutil, "copyfile", whole)
+    corpus.download(tmp_path / "raw")
+    for table in TABLES.values():
+        assert (tmp_path / "raw" / table).read_bytes() == next(tmp_path.glob(f"audioset/**/{table}")).read_bytes()
 
 
 def test_audioset_counts_missing_clips_and_leaves_out_what_others_test_on(tmp_path):
