@@ -4,7 +4,7 @@ The reference is that maths written plainly, in the official order of operations
 separate projections, the filter bank clip by clip, norms as passes of their own, channels before pixels in memory. It
 reads the weights of our encoder, so that both must give the same numbers before they are timed.
 
-    python bench/encoders.py [--only beats atst passt crnn] [--batches 1 4] [--device cuda --peak-tflops 790]
+    python bench/encoders.py [--only beats atst passt crnn] [--batches 1 2 4] [--device cuda --peak-tflops 790]
 """
 
 import argparse
@@ -295,7 +295,7 @@ def crnn_section(device):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=[*ENCODERS, "crnn"], default=[*ENCODERS, "crnn"])
-    parser.add_argument("--batches", nargs="+", type=int, default=[1, 4])
+    parser.add_argument("--batches", nargs="+", type=int, default=[1, 2, 4])
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--peak-tflops", type=float, default=0.0)
     arguments = parser.parse_args()
