@@ -135,9 +135,10 @@ def _judged(study: Study, folder: Path, corpora: int) -> str:
 
 
 def _names(page: dict, out: Path, folders: Iterable[Path]) -> set[str]:
-    """What this system's jobs are called after, among the benchmarks of all systems: itself, corpora, weights."""
-    weights = {encoder.get("weights") for encoder in page.get("detector", {}).get("encoders", [])}
-    return {Path(out).parent.name, *(folder.name for folder in folders), *weights} - {None}
+    """What this system's jobs are called after, among all systems': itself, corpora, encoders, weights."""
+    encoders = page.get("detector", {}).get("encoders", [])
+    used = {encoder.get(key) for encoder in encoders for key in ("name", "weights")}
+    return {Path(out).parent.name, *(folder.name for folder in folders), *used} - {None}
 
 
 def _write_roc(path: Path, runs: Sequence[RunFolder]) -> None:

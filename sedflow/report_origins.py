@@ -119,14 +119,14 @@ def cost_section(benchmarks: Path, names: set[str], stages: Sequence[str]) -> di
     Parameters
     ----------
     benchmarks : Path    ``<rule>/<system or corpus>/…/<stage>/….tsv``
-    names : set of str    system, corpora and weights: files whose path holds none of them belong to other systems
+    names : set of str    system, corpora, encoders and weights: what else a file's path begins with is other systems'
     stages : sequence of str    jobs of different stages are different steps
     """
     jobs: dict[str, list[dict[str, float]]] = {}
     for path in sorted(Path(benchmarks).rglob("*.tsv")):
         rule, *parts = path.relative_to(benchmarks).with_suffix("").parts
         # the page's own job is only measured when it is finished, and the page must not change with it
-        if rule != "report" and names & set(parts):
+        if rule != "report" and _is_of(parts, names):
             step = " ".join([rule, *(stage for stage in stages if stage in parts)])
             with open(path, newline="", encoding="utf-8") as file:
                 jobs.setdefault(step, []).extend(_numbers(row) for row in csv.DictReader(file, delimiter="\t"))
@@ -159,6 +159,15 @@ def cost_section(benchmarks: Path, names: set[str], stages: Sequence[str]) -> di
         f"{clock(sum(cpu.values()))} of CPU time: about {watt_hours:.1f} Wh if a busy core draws {WATTS_PER_CORE} W."
     )
     return {"costs": costs, "cost_chart": {"title": "Time by step", "rows": rows}, "energy": energy}
+
+
+def _is_of(parts: Sequence[str], names: set[str]) -> bool:
+    """Whether a benchmark's path begins with a name of ours, or with features of an encoder of ours and then a corpus.
+
+    Behind these stand names that systems share: stages, and the corpora that an ensemble scores.
+    """
+    encoder = parts[0].rsplit("-", 2)[0]  # data/features/<encoder>-<digest>-<shards>
+    return parts[0] in names or (encoder in names and bool(names & set(parts[1:2])))
 
 
 def _numbers(row: dict[str, str]) -> dict[str, float]:

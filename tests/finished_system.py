@@ -27,6 +27,7 @@ PAGE = {
     "title": "DCASE 2023 baseline, twice",
     "published": {"psds1": 0.359, "psds2": 0.562},
     "corpora": [{"name": "desed"}],
+    "detector": {"encoders": [{"name": "beats"}]},
     "stages": {"frozen": {}, "finetune": {}},
 }
 SEEDS = (1, 2)
@@ -83,8 +84,9 @@ def build_system(reference, root):
             }
             _write_run(folder, files, scores)
             system.runs.append(RunFolder(folder))
-    jobs = ("features/key/desed/weak-0", "train/baseline/default/frozen/seed1", "train/other/default/frozen/seed1")
-    for job in (*jobs, "report/baseline"):
+    jobs = ("features/beats-0123-2/desed/weak-0", "train/baseline/default/frozen/seed1", "report/baseline")
+    of_another = ("features/atst-4567-2/desed/weak-0", "score_source/other/default/frozen/seed1/student/desed/weak")
+    for job in (*jobs, *of_another, "train/other/default/frozen/seed1"):
         path = root / f"logs/benchmarks/{job}.tsv"
         path.parent.mkdir(parents=True)
         path.write_text(BENCHMARK)

@@ -359,7 +359,7 @@ def test_time_is_written_as_people_read_it():
 
 
 def test_cost_counts_this_system_by_stage_and_not_its_own_page(system):
-    section = cost_section(system.root / "logs/benchmarks", {"baseline", "desed"}, ["frozen", "finetune"])
+    section = cost_section(system.root / "logs/benchmarks", {"baseline", "desed", "beats"}, ["frozen", "finetune"])
     assert {c["rule"]: c["jobs"] for c in section["costs"]} == {"features": 1, "train frozen": 1}
 
 
