@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from sedflow.dropout import Dropout
-from sedflow.products import Linear
+from sedflow.products import Linear, attention
 
 
 class RMSNorm(nn.Module):
@@ -74,12 +74,12 @@ class GatedAttention(nn.Module):
         """(batch, frames, dim) → the same shape; the residual is the caller's."""
         hidden = self.norm(x)
         query, key, value = split_heads(self.to_qkv(hidden), self.heads)
-        attended = nn.functional.scaled_dot_product_attention(
+        attended = attention(
             self.pos_encoding(query),
             self.pos_encoding(key),
             value,
-            attn_mask=key_mask(padding_mask),
-            dropout_p=self.dropout if self.training else 0.0,
+            key_mask(padding_mask),
+            dropped=self.dropout if self.training else 0.0,
         )
         gates = self.to_gates(hidden).sigmoid()  # (batch, frames, heads)
         return self.to_out((attended.transpose(1, 2) * gates.unsqueeze(-1)).flatten(2))

@@ -90,7 +90,7 @@ def _attend(layer, x, padding_mask):
     mixed = attention(
         *split_heads(together, own.num_heads),
         key_mask(padding_mask),
-        dropout=own.dropout if own.training else 0.0,
+        dropped=own.dropout if own.training else 0.0,
     )
     attended = linear(mixed.transpose(1, 2).flatten(2), own.out_proj.weight, own.out_proj.bias)
     return layer.self_attn_dropout(attended)

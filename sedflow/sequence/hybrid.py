@@ -14,7 +14,7 @@ from sedflow.layers import (
     projection,
     split_heads,
 )
-from sedflow.products import Linear
+from sedflow.products import Linear, attention
 from sedflow.weights import load_strict
 
 
@@ -75,7 +75,7 @@ class _Mixer(nn.Module):
 
     def forward(self, x, padding_mask):
         query, key, value = split_heads(self.to_qkv(x), self.heads)
-        attended = nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=key_mask(padding_mask))
+        attended = attention(query, key, value, key_mask(padding_mask))
         recurrent = self.rnn(x, padding_mask).unflatten(-1, (self.heads, -1))
         mixed = 0.5 * self.attn_out_norm(attended.transpose(1, 2)) + 0.5 * self.rnn_out_norm(recurrent)
         return self.to_out(mixed.flatten(2))

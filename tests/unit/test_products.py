@@ -90,6 +90,48 @@ def test_attention_is_torchs(dtype, atol, added):
     torch.testing.assert_close(mixed.float(), expected, rtol=0, atol=atol)
 
 
+@pytest.mark.usefixtures("tiles")
+@pytest.mark.parametrize(("dtype", "atol"), [(torch.float32, 1e-6), (torch.bfloat16, 3e-2)])
+@pytest.mark.parametrize("added", ["nothing", "bias", "gated bias", "mask"])
+def test_gradients_of_attention_are_torchs(dtype, atol, added):
+    torch.manual_seed(0)
+    exact = [torch.randn(2, 4, 10, 8, requires_grad=True) for _ in range(3)]
+    bias = torch.randn(1, 4, 10, 10, requires_grad=True) if "bias" in added else None
+    gate = torch.rand(2, 4, 10, 1, requires_grad=True) if "gated" in added else None
+    mask = torch.arange(10).expand(2, 1, 1, 10) < 7 if added == "mask" else None
+    given = [part for part in (*exact, bias, gate) if part is not None]
+    pull = torch.randn(2, 4, 10, 8)
+
+    def gradients(attend, precision):
+        parts = [part.detach().to(precision).requires_grad_() for part in given]
+        attend(*parts).float().backward(pull)
+        return [part.grad.float() for part in parts]
+
+    def by_torch(queries, keys, values, bias=None, gate=None):
+        added = mask if bias is None else bias * (1 if gate is None else gate)
+        return F.scaled_dot_product_attention(queries, keys, values, attn_mask=added)
+
+    def ours(queries, keys, values, bias=mask, gate=None):
+        return products.attention(queries, keys, values, bias, gate)
+
+    for mine, expected in zip(gradients(ours, dtype), gradients(by_torch, torch.float32), strict=True):
+        torch.testing.assert_close(mine, expected, rtol=0, atol=atol)
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+def test_attention_drops_its_share_and_keeps_the_mean(autocast):
+    torch.manual_seed(0)
+    queries, keys = torch.randn(2, 1, 2, 40, 8)
+    values = torch.eye(40).expand(1, 2, 40, 40)  # what comes out is the weights themselves
+    if autocast:
+        values = values.bfloat16()  # as a linear layer gives them, where positions turned the others in float32
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        weights = products.attention(queries, keys, values)
+        dropped = torch.stack([products.attention(queries, keys, values, dropped=0.25) for _ in range(400)])
+    assert (dropped == 0).float().mean() == pytest.approx(0.25, abs=0.005)
+    torch.testing.assert_close(dropped.float().mean(dim=0), weights.float(), rtol=0.2, atol=2e-3)
+
+
 @torch.no_grad()
 @pytest.mark.usefixtures("tiles", "threads")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
