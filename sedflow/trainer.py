@@ -125,12 +125,16 @@ class MovableCheckpoints(ModelCheckpoint):
     """
 
     def load_state_dict(self, state_dict):
-        """Take up a state, every file in it where the folder is now."""
+        """Take up a state, every file in it where the folder is now; a kill may have left others, which go."""
         here = lambda path: str(path).replace(state_dict["dirpath"], self.dirpath, 1)  # noqa: E731
         paths = ("dirpath", "best_model_path", "kth_best_model_path", "last_model_path")
         moved = {name: here(state_dict[name]) for name in paths}
         best = {here(path): score for path, score in state_dict["best_k_models"].items()}
         super().load_state_dict({**state_dict, **moved, "best_k_models": best})
+        known = {Path(path).name for path in (*best, *moved.values())}
+        for path in (path for pattern in ("*.ckpt", "*.part") for path in Path(self.dirpath).glob(pattern)):
+            if path.name not in known:
+                path.unlink(missing_ok=True)
 
 
 class AtomicCheckpoints(CheckpointIO):

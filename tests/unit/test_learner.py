@@ -362,6 +362,27 @@ def test_what_was_best_is_known_again_where_the_work_folder_was_moved_to(tmp_pat
     assert now.last_model_path == ""
 
 
+def test_what_a_kill_left_in_the_work_folder_goes_when_the_run_goes_on(tmp_path):
+    before = MovableCheckpoints(tmp_path / "top", monitor="monitor", mode="max", save_top_k=2)
+    before.best_model_path = str(tmp_path / "top/step=2.ckpt")
+    before.best_k_models = {
+        before.best_model_path: torch.tensor(0.5),
+        str(tmp_path / "top/step=4.ckpt"): torch.tensor(0.4),
+    }
+    (tmp_path / "top").mkdir()
+    for name in ("top/step=1.ckpt", "top/step=2.ckpt", "top/step=4.ckpt", "top/step=6.ckpt.part", "last.ckpt", "data"):
+        (tmp_path / name).touch()
+    MovableCheckpoints(tmp_path / "top", monitor="monitor", mode="max", save_top_k=2).load_state_dict(
+        before.state_dict()
+    )
+    assert {path.name for path in (tmp_path / "top").iterdir()} == {"step=2.ckpt", "step=4.ckpt"}
+    last = MovableCheckpoints(tmp_path, filename="last")
+    last.best_model_path = str(tmp_path / "last.ckpt")
+    (tmp_path / "last.ckpt.part").touch()
+    MovableCheckpoints(tmp_path, filename="last").load_state_dict(last.state_dict())
+    assert {path.name for path in tmp_path.iterdir()} == {"top", "last.ckpt", "data"}
+
+
 @pytest.mark.parametrize(("key", "value"), [("labels", ["b", "a"]), ("sample_rate", 32000)])
 def test_a_detector_that_listens_along_needs_the_classes_and_the_rate_of_the_page(monkeypatch, key, value):
     loss = type("Listener", (), {key: value})()
