@@ -55,7 +55,7 @@ def _warped(inputs: Inputs, rows: np.ndarray, rng, min_share: float, encoders: l
         if encoders is not None and name not in encoders:
             return features
         bands, frames = features.shape[1:]
-        height = int(rng.uniform(min_share, 1.0) * bands)
+        height = max(1, int(rng.uniform(min_share, 1.0) * bands))
         first = int(rng.integers(0, bands - height + 1))
         chosen = torch.as_tensor(rows, device=features.device)
         band = features[chosen, first : first + height].unsqueeze(1)

@@ -281,6 +281,11 @@ def test_frequency_warp_draws_for_student_and_teacher_apart(batch):
     assert spared.clean is batch.clean
 
 
+def test_frequency_warp_keeps_a_band_at_least(batch):
+    for seed in range(40):
+        augment("freq_warp", batch, seed, probability=1.0, min_share=0.0)
+
+
 def test_filter_augment_stays_within_its_gain_and_is_piecewise_straight(batch):
     filtered = augment("filter_augment", batch, 1, probability=1.0, max_db=6.0)
     decibels = 20 * (filtered.inputs.features["cnn"] / batch.inputs.features["cnn"])[:, :, 0].log10()

@@ -123,6 +123,19 @@ def test_interpolation_consistency_adds_up_its_groups(batch):
     )
 
 
+def test_rows_that_nothing_mixed_are_one_group_more(batch):
+    group = torch.tensor([-1, -1, 0, 0, -1, -1])
+    mixing = Mixing(torch.tensor([0, 1, 3, 2, 4, 5]), torch.tensor([1.0, 1.0, 0.2, 0.2, 1.0, 1.0]), group)
+    step = step_of(batch, mixing=mixing)
+    strong, weak = mixing.apply(step.teacher.strong), mixing.apply(step.teacher.weak)
+    assert strong[group < 0].equal(step.teacher.strong[group < 0])  # they match what the teacher says of them
+    means = [
+        F.mse_loss(step.student.strong[rows], strong[rows]) + F.mse_loss(step.student.weak[rows], weak[rows])
+        for rows in (group == 0, group < 0)
+    ]
+    torch.testing.assert_close(Consistency(group_divisor=24)(step), sum(means) / 24)
+
+
 def test_consistency_of_known_classes_and_some_sources(batch):
     step = step_of(batch)
     error = (step.student.strong - step.teacher.strong).square()
