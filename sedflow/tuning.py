@@ -15,6 +15,7 @@ import numpy as np
 from sedflow import psds
 from sedflow.agreement import check_agreement
 from sedflow.counting import collar_tally
+from sedflow.detections import DEFAULT_THRESHOLD
 from sedflow.evaluation import COLLAR, INTERSECTION
 from sedflow.events import Event
 from sedflow.postprocess import KINDS, PostprocessError, one_class
@@ -67,8 +68,9 @@ def tune_classes(
     Returns
     -------
     dict    what ``postprocess.build`` takes and what travels with the detector: ``name``, ``settings`` per class,
-            ``thresholds`` of the best intersection F1 per class (for detections), ``tuned_on``, ``objective``, and the
-            objective ``reached`` with the settings and ``untouched`` without
+            ``thresholds`` for detections (0.5 where the settings move a threshold there, or were tuned for it, else
+            that of the best intersection F1), ``tuned_on``, ``objective``, and the objective ``reached`` with the
+            settings and ``untouched`` without
 
     Raises
     ------
@@ -90,7 +92,10 @@ def tune_classes(
         tried = np.array([worth_of(label, *step(values, frames)) for step in steps])
         best[label], reached[label] = int(tried.argmax()), float(tried.max())
         untouched[label], overall = worth_of(label, values, frames), overall + tried
-        thresholds[label] = worth_of.threshold(label, *steps[best[label]](values, frames))
+        if objective.endswith("at_0.5") or _moves_threshold(kind, candidates[best[label]]):
+            thresholds[label] = DEFAULT_THRESHOLD
+        else:
+            thresholds[label] = worth_of.threshold(label, *steps[best[label]](values, frames))
     fallback = int(overall.argmax())  # a class that validation lacks gets what serves the others best
     return {
         "name": kind,
@@ -101,6 +106,12 @@ def tune_classes(
         "reached": reached,
         "untouched": untouched,
     }
+
+
+def _moves_threshold(kind: str, candidate: Mapping) -> bool:
+    """Whether a candidate says above which score an event is reported."""
+    names = [candidate.get("name", kind), *(step.get("name") for step in candidate.get("steps", ()))]
+    return "threshold" in names
 
 
 def join(parts: Sequence[Mapping]) -> dict:
@@ -149,4 +160,4 @@ class _Worth:
         positives = self._index.number(frames.classes.index(label), len(frames.clips))
         tally = Tally.of(found.level, found.clip, found.found, found.false, positives)
         counts, threshold = tally.at_best(self._ones)
-        return threshold if counts[0] else 0.5
+        return threshold if counts[0] else DEFAULT_THRESHOLD

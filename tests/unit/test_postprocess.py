@@ -216,6 +216,24 @@ def test_thresholds_are_tuned_for_f1_and_not_for_psds():
     assert all(told["reached"][label] >= told["untouched"][label] for label in CLASSES)
 
 
+@pytest.mark.parametrize(
+    ("kind", "candidates", "objective"),
+    [
+        ("threshold", None, "collar_f1_at_0.5"),
+        ("median_filter", None, "collar_f1_at_0.5"),
+        (
+            "chain",
+            [{"steps": [{"name": "median_filter", "seconds": 0.3}, {"name": "threshold", "threshold": 0.4}]}],
+            "psds1",
+        ),
+    ],
+)
+def test_detections_are_cut_where_the_settings_put_their_threshold(kind, candidates, objective):
+    scores, truth, durations = noisy_set()
+    told = tuning.tune_classes(kind, candidates, scores, truth, durations, "validation", objective)
+    assert told["thresholds"] == {"dog": 0.5, "bell": 0.5}
+
+
 def test_unknown_kinds_and_objectives_are_refused():
     with pytest.raises(PostprocessError, match="no post-processor 'smooth'"):
         tuning.tune_classes("smooth", None, *noisy_set(clips=4), "validation")
