@@ -102,13 +102,17 @@ def summary(system: str):
 def detect(
     audio: Path,
     checkpoint: Annotated[Path, typer.Option(help="detector.safetensors of a finished run")],
-    out: Annotated[Path | None, typer.Option(help="file to write; none prints a TSV", callback=_to_write)] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="file to write, for audacity and raven a folder or ….txt; none prints a TSV")
+    ] = None,
     format: Literal["tsv", "json", "audacity", "raven", "picture"] = "tsv",
 ):
     """Find the events in a recording of any rate and length."""
     from sedflow.detections import PICTURES, draw_recording, write_detections
     from sedflow.inference import detect
 
+    if not (format in ("audacity", "raven") and out and out.is_dir()):
+        _to_write(out)
     if format == "picture" and (out is None or out.suffix not in PICTURES):
         raise typer.BadParameter(f"a picture needs --out, a file that ends in one of {', '.join(PICTURES)}")
     events = detect(audio, checkpoint)

@@ -4,9 +4,11 @@ import ast
 import os
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
+import typer
 
 from sedflow import cli, steps
 from sedflow.events import read_clips
@@ -109,6 +111,17 @@ def test_a_file_that_cannot_be_written_is_refused_before_anything_is_computed(tm
     for out, said in ((tmp_path, "is a folder; name a file"), (tmp_path / "taken/m.json", "taken is a file where")):
         done = run("evaluate", "s", "t.tsv", "--out", out)
         assert done.returncode == 2 and said in done.stderr
+
+
+@pytest.mark.parametrize("format", ["tsv", "audacity", "raven"])
+def test_label_files_of_several_recordings_go_to_one_folder_if_their_format_has_one(tmp_path, monkeypatch, format):
+    monkeypatch.setattr("sedflow.inference.detect", lambda audio, checkpoint: [])
+    said = pytest.raises(typer.BadParameter, match="is a folder; name a file") if format == "tsv" else nullcontext()
+    for name in ("one.wav", "two.wav"):
+        with said:
+            words = ["detect", name, "--checkpoint", "c", "--format", format, "--out", str(tmp_path)]
+            cli.commands(words, standalone_mode=False)
+    assert len(list(tmp_path.glob("*.txt"))) == (0 if format == "tsv" else 2)
 
 
 def test_a_clip_table_that_is_not_there_is_named_with_the_cure(tmp_path):
