@@ -27,13 +27,24 @@ class Settings(pydantic.BaseModel):
     model_config = pydantic.ConfigDict(frozen=True, extra="forbid")
 
 
+def _each_once(seeds: list[int]) -> list[int]:
+    """A run that counted twice would make results look surer than they are."""
+    if twice := sorted({seed for seed in seeds if seeds.count(seed) > 1}):
+        raise ValueError(f"{twice[0]} stands there twice; a seed is one run")
+    return seeds
+
+
+Seed = Annotated[int, pydantic.Field(ge=0)]
+Seeds = Annotated[list[Seed], pydantic.Field(min_length=1), pydantic.AfterValidator(_each_once)]
+
+
 class Shared(Settings):
     """``params.yaml``: the choices shared by all systems."""
 
     system: str
     variant: str
     corpora: list[str] = pydantic.Field(description="folders of the system's corpora, which DVC cannot read elsewhere")
-    seeds: list[int] = pydantic.Field(min_length=1)
+    seeds: Seeds
     tuning: Tuning
     threads: int = pydantic.Field(ge=1)
 
@@ -193,7 +204,7 @@ class Comparison(Settings):
     groups: dict[str, list[str]] = pydantic.Field(
         min_length=1, description="title → variants, in the order of the rows"
     )
-    seeds: list[int] = pydantic.Field([1, 2, 3], min_length=1)
+    seeds: Seeds = [1, 2, 3]
 
 
 class System(Settings):

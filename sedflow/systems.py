@@ -82,9 +82,10 @@ def check_system(page: dict, where: str = "system") -> System:
             log.warning("%s: stages.%s.sources: %s", where, name, doubt)
     for split in sorted(set(HELD_OUT) - _offered(system), reverse=True):
         raise SettingsError(f"{where}: corpora: none has {split} clips, which every run is scored on; add some")
-    for name in system.headlines:
-        if name not in HEADLINES:
-            raise SettingsError(f"{where}: headlines: no metric {name!r}{nearest(name, HEADLINES)}")
+    for key in ("headlines", "published"):
+        for name in getattr(system, key):
+            if name not in HEADLINES:
+                raise SettingsError(f"{where}: {key}: no metric {name!r}{nearest(name, HEADLINES)}")
     known = {"default", *system.variants}
     for group, variants in (system.comparison.groups if system.comparison else {}).items():
         for variant in set(variants) - known:

@@ -215,6 +215,17 @@ def test_a_batch_outside_the_recommended_mix_is_warned_of_where_the_page_wants_i
             "ensembles: 'a/b' names a folder",
         ),
         (("corpora",), [{"name": "demo", "test": 0, "real_strong": 4, "soft": 4}], r"corpora: none has test clips"),
+        (("published",), {"psds_1": 0.5}, r"published: no metric 'psds_1'; did you mean 'psds1'"),
+        (
+            ("comparison",),
+            {"groups": {"all": ["default"]}, "seeds": [1, 2, 1]},
+            r"comparison\.seeds: 1 stands there twice",
+        ),
+        (
+            ("comparison",),
+            {"groups": {"all": ["default"]}, "seeds": [-1]},
+            r"comparison\.seeds\.0: .*greater than or equal",
+        ),
         (("corpora", 0, "as"), "desed two", r"corpora\.as: 'desed two' names a folder"),
     ],
 )
