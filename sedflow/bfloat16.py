@@ -6,14 +6,11 @@ from the first operation to the last. Numba has no bfloat16: a number is its 16 
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 import torch
 from torch import Tensor
 
-# a product with its sum may be one instruction. NaN and infinity keep their meaning
-_compiled = numba.njit(cache=True, error_model="numpy", fastmath={"contract"})
-_summing = numba.njit(cache=True, error_model="numpy", fastmath={"contract", "reassoc"})
+from sedflow.compiled import compiled, compiled_sum
 
 _HALF = np.float32(0.5)
 _LOG2_E = np.float32(1.44269504)
@@ -58,19 +55,19 @@ def _bits(values: Tensor) -> np.ndarray:
     return values.detach().contiguous().view(torch.uint16).numpy()
 
 
-@_compiled
+@compiled
 def _wide(bits):
     return np.uint32(np.uint32(bits) << np.uint32(16)).view(np.float32)
 
 
-@_compiled
+@compiled
 def _narrow(value):
     # to the nearest, of two equally near ones to the even one
     bits = np.float32(value).view(np.uint32)
     return np.uint16((bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16))
 
 
-@_compiled
+@compiled
 def _exponential(x):
     """Of a float32 that is not positive, within 3e-7 of it; 0 below -87."""
     halves = x * _LOG2_E
@@ -83,7 +80,7 @@ def _exponential(x):
     return np.float32(0) if x < _LOWEST else power * exponent
 
 
-@_compiled
+@compiled
 def _softmax(scores, scale):
     row = np.empty(scores.shape[1], np.float32)
     for query in range(len(scores)):
@@ -91,7 +88,7 @@ def _softmax(scores, scale):
         _weigh(row, scores[query])
 
 
-@_compiled
+@compiled
 def _biased_softmax(scores, scale, bias, gate):
     row = np.empty(scores.shape[1], np.float32)
     for query in range(len(scores)):
@@ -99,7 +96,7 @@ def _biased_softmax(scores, scale, bias, gate):
         _weigh(row, scores[query])
 
 
-@_compiled
+@compiled
 def _norm(tokens, others, normed, scale, weight, bias, epsilon):
     dim = tokens.shape[1]
     row = np.empty(dim, np.float32)
@@ -113,38 +110,38 @@ def _norm(tokens, others, normed, scale, weight, bias, epsilon):
 # loops over a row. Each is a function of its own, otherwise the compiler makes no vector code of them
 
 
-@_compiled
+@compiled
 def _widen(scores, scale, row):
     for k in range(len(row)):
         row[k] = _wide(scores[k]) * scale
 
 
-@_compiled
+@compiled
 def _widen_biased(scores, scale, bias, gate, row):
     for k in range(len(row)):
         row[k] = _wide(scores[k]) * scale + gate * _wide(bias[k])
 
 
-@_compiled
+@compiled
 def _weigh(row, weights):
     """Softmax of ``row``, which is overwritten."""
     _exponentials(row, _largest(row))
     _rounded(row, np.float32(1) / _sum(row), weights)
 
 
-@_compiled
+@compiled
 def _exponentials(row, largest):
     for k in range(len(row)):
         row[k] = _exponential(row[k] - largest)
 
 
-@_compiled
+@compiled
 def _rounded(row, factor, bits):
     for k in range(len(row)):
         bits[k] = _narrow(row[k] * factor)
 
 
-@_compiled
+@compiled
 def _largest(row):
     # as whole numbers, of which the compiler finds the largest in vectors
     bits = row.view(np.int32)
@@ -155,13 +152,13 @@ def _largest(row):
     return np.int32(_ordered(largest)).view(np.float32)
 
 
-@_compiled
+@compiled
 def _ordered(bits):
     """Bits of a float32 → a whole number of the same order among its like; and back."""
     return np.int32(bits ^ np.int32(np.int32(bits >> np.int32(31)) & np.int32(0x7FFFFFFF)))
 
 
-@_summing
+@compiled_sum
 def _sum(row):
     total = np.float32(0)
     for k in range(len(row)):
@@ -169,7 +166,7 @@ def _sum(row):
     return total
 
 
-@_summing
+@compiled_sum
 def _sum_of_squares(row):
     total = np.float32(0)
     for k in range(len(row)):
@@ -177,19 +174,19 @@ def _sum_of_squares(row):
     return total
 
 
-@_compiled
+@compiled
 def _add(tokens, others, scale, row):
     for k in range(len(row)):
         row[k] = _wide(tokens[k]) + scale * _wide(others[k])
 
 
-@_compiled
+@compiled
 def _centre(row, mean):
     for k in range(len(row)):
         row[k] -= mean
 
 
-@_compiled
+@compiled
 def _rescale(row, factor, weight, bias, bits):
     for k in range(len(row)):
         bits[k] = _narrow(row[k] * factor * _wide(weight[k]) + _wide(bias[k]))

@@ -6,18 +6,15 @@ here all of them are one pass.
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 
-# a division by zero is no exception, and a product with its sum may be one instruction: so loops become vector code.
-# NaN and infinity keep their meaning
-_compiled = numba.njit(cache=True, error_model="numpy", fastmath={"contract"})
+from sedflow.compiled import compiled
 
 _HALF, _ONE = np.float32(0.5), np.float32(1)
 _SATURATED = np.float32(7.9)
 
 
-@_compiled
+@compiled
 def tanh(x):
     """Hyperbolic tangent of a float32, within 4e-7; 1 and -1 beyond ±7.9.
 
@@ -40,13 +37,13 @@ def tanh(x):
     return _ONE if x > _SATURATED else (-_ONE if x < -_SATURATED else x * odd / even)
 
 
-@_compiled
+@compiled
 def sigmoid(x):
     """Logistic function of a float32, within 2e-7; 0 and 1 beyond ±15.8."""
     return _HALF + _HALF * tanh(_HALF * x)
 
 
-@_compiled
+@compiled
 def forwards(given, product, bias, before, opened, recalled, after):
     """Open the gates of a frame and step its state.
 
@@ -66,7 +63,7 @@ def forwards(given, product, bias, before, opened, recalled, after):
         _clip_forwards(given[clip], product[clip], bias, before[clip], opened[clip], recalled[clip], after[clip])
 
 
-@_compiled
+@compiled
 def _clip_forwards(given, product, bias, before, opened, recalled, after):
     # a function of its own, and names for the parts: otherwise the compiler makes no vector code of the loop
     width = len(before)
@@ -82,7 +79,7 @@ def _clip_forwards(given, product, bias, before, opened, recalled, after):
         after[k] = new[k] + update[k] * (before[k] - new[k])
 
 
-@_compiled
+@compiled
 def backwards(by_after, through, opened, recalled, before, by_given, by_product, kept):
     """Gradients of a frame, from those of the state behind it.
 
@@ -106,7 +103,7 @@ def backwards(by_after, through, opened, recalled, before, by_given, by_product,
         )
 
 
-@_compiled
+@compiled
 def _clip_backwards(by_after, through, opened, recalled, before, by_given, by_product, kept):
     width = len(before)
     reset, update, new = opened[:width], opened[width : 2 * width], opened[2 * width :]
