@@ -44,7 +44,7 @@ from sedflow.events import Clip, Event, read_table, write_table
 class Piece:
     """One sound of a soundbank, cut from a recording.
 
-    ``role`` is ``foreground`` or ``background``; ``recording`` names the original (label/id), ``fold`` its fold and
+    ``role`` is ``foreground`` or ``background``; ``recording`` names the original, ``fold`` its fold and
     ``split`` who may hear it: ``train``, ``validation`` or ``test``.
     """
 

@@ -110,7 +110,7 @@ class ESC10:
         split = self._splits(rows)
         pieces = []
         for row in tqdm(rows, desc="soundbank", unit="recording", disable=None):
-            label, recording = _label(row), _recording(row)
+            label, recording = _label(row), f"freesound/{row['freesound_id']}"  # as other corpora call it
             role = "background" if label in BACKGROUNDS else "foreground"
             stem = Path(row["path"]).stem
             piece = Piece(stem, role, label, 0.0, "", recording, row["fold"], split[row["freesound_id"]])
@@ -161,10 +161,6 @@ class ESC10:
 
 def _label(row) -> str:
     return row["path"].split("/")[0].split(" - ")[1].lower().replace(" ", "_")
-
-
-def _recording(row) -> str:
-    return f"{'bg' if _label(row) in BACKGROUNDS else _label(row)}/{row['freesound_id']}"
 
 
 def _with_defaults(setting: str, defaults: dict, given: dict | None) -> dict:

@@ -18,7 +18,7 @@ from sedflow.audio import info
 from sedflow.clips import cut_events, windows, write_clip
 from sedflow.corpora import Prepared
 from sedflow.download import DATA, DownloadError
-from sedflow.events import ClassSet, Event, merge_events, parse_confidence, parse_event, read_table
+from sedflow.events import ClassSet, Event, LabelError, merge_events, parse_confidence, parse_event, read_table
 from sedflow.holdings import find, read_inventory, write_inventory
 from sedflow.ranges import Count, Positive, Share
 from sedflow.zenodo import unpacked
@@ -66,6 +66,11 @@ class Maestro:
     ):
         self.sources = {"soft": "soft", "validation": "strong", "test": "strong"}
         self.path, self.sample_rate, self.seconds = path, sample_rate, seconds
+        if test_hop_seconds > seconds:
+            raise LabelError(
+                f"maestro: test_hop_seconds {test_hop_seconds:g} is more than the {seconds:g} s of a window, so whole "
+                "recordings could not be judged; lower it"
+            )
         self.hops = {"soft": hop_seconds, "validation": seconds, "test": test_hop_seconds}
         self.copies, self.shards, self.allow_missing = copies or {}, shards, allow_missing
         self.classes = ClassSet.read(DATA / "classes" / "maestro.txt")

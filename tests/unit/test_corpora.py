@@ -17,6 +17,7 @@ from sedflow.corpora import read_pieces, write_pieces
 from sedflow.corpora.esc10 import ESC10
 from sedflow.corpora.maestro import Maestro
 from sedflow.events import Event, LabelError, read_clips, read_events, read_weak
+from sedflow.manifests import PUBLIC
 
 FEW = {"synthetic_strong": 4, "weak": 3, "unlabeled": 3, "validation": 3, "test": 3}
 
@@ -176,6 +177,12 @@ def test_each_half_of_the_heldout_fold_has_every_class_and_background():
         assert (split[row["freesound_id"]] == "train") == (row["fold"] != "4")
     for half in ("validation", "test"):
         assert len({row["path"].split("/")[0] for row in rows if split[row["freesound_id"]] == half}) == 10
+
+
+def test_recordings_of_freesound_are_called_so_that_other_corpora_know_them(made):
+    _, manifests = made("esc10")
+    pieces = read_pieces(manifests / "soundbank.tsv")
+    assert all(piece.recording.startswith(PUBLIC) and piece.recording[10:].isdigit() for piece in pieces)
 
 
 def test_a_swapped_split_is_caught_by_the_leak_check(settings_of, tmp_path, mirror, monkeypatch):

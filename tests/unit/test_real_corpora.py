@@ -283,6 +283,11 @@ def test_maestro_splits_ninety_percent_of_each_scene():
     assert len(Maestro().classes) == 17
 
 
+def test_maestro_windows_of_test_leave_no_gap():
+    with pytest.raises(LabelError, match="test_hop_seconds 12 is more than the 10 s of a window"):
+        Maestro(test_hop_seconds=12.0)
+
+
 def test_maestro_trains_on_confidences_and_is_judged_on_majorities(tmp_path):
     corpus = Maestro(path=str(corpus_folders.maestro(tmp_path / "maestro", CITY)), allow_missing=39, shards=2)
     corpus.download(tmp_path / "raw")
