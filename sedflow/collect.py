@@ -29,6 +29,7 @@ from sedflow.params import HELD_OUT
 from sedflow.source_checks import warn_of_sources
 
 SUFFIX = ".flac"
+OTHER_TABLES = {"clips", "soundbank", "inventory"}  # beside those of the sources
 
 
 class LeakError(ValueError):
@@ -67,6 +68,7 @@ def collect(manifests: Path, shards: int, sources: Mapping[str, str], classes: C
     for source, kind in sources.items():
         of_source = [clip for clip in clips if clip.source == source]
         _write_source(manifests, source, kind, of_source, strong, weak)
+    _drop_others(manifests, sources)
     warn_of_sources(clips, sources, strong, weak, classes)
     write_clips(manifests / "clips.tsv", clips)
     write_json(manifests / "leaks.json", counts)
@@ -143,6 +145,14 @@ def _merge(folder: Path, shards: int, classes: ClassSet):
             f"{len(absent)} clips of the manifests are not on disk, e.g. {absent[:5]}; prepare their shards again"
         )
     return clips, strong, weak
+
+
+def _drop_others(manifests: Path, sources: Mapping[str, str]) -> None:
+    """Delete tables of sources that former settings had: a test set of before would be judged."""
+    own = {*sources, *(f"{split}_durations" for split in HELD_OUT if split in sources)}
+    for table in manifests.glob("*.tsv"):
+        if table.stem not in own | OTHER_TABLES:
+            table.unlink()
 
 
 def _write_source(manifests: Path, source: str, kind: str, clips: list[Clip], strong, weak) -> None:

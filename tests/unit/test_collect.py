@@ -74,6 +74,20 @@ def test_each_source_gets_the_table_of_its_kind(corpus):
     assert counts["clips"] == {"test": 2, "train": 8, "validation": 2}
 
 
+def test_tables_of_sources_that_are_no_more_go(corpus):
+    run(corpus)
+    manifests, shards = corpus
+    (manifests / "soundbank.tsv").write_text("path\trole\tlabel\tseconds\tsha256\trecording\tfold\tsplit\n")
+    fewer = {source: kind for source, kind in SOURCES.items() if source not in ("test", "weak")}
+    for shard, prepared in enumerate(shards):
+        prepared.clips = [clip for clip in prepared.clips if clip.source in fewer]
+        for clip in (f"test_{shard}", f"weak_{shard}"):
+            prepared.strong.pop(clip, None), prepared.weak.pop(clip, None)
+        write_shard(manifests / "shards", shard, prepared)
+    collect(manifests, len(shards), fewer, CLASSES)
+    assert {path.stem for path in manifests.glob("*.tsv")} == {*fewer, "validation_durations", "clips", "soundbank"}
+
+
 def test_events_of_one_class_that_overlap_are_judged_as_one(corpus):
     twice = [Event(1.0, 3.0, "dog"), Event(2.0, 4.0, "dog"), Event(2.0, 4.0, "cat")]
     for clip in ("test_1", "synthetic_strong_1"):
