@@ -12,14 +12,18 @@ from pathlib import Path
 
 @contextlib.contextmanager
 def replacing(path) -> Iterator[Path]:
-    """A name beside ``path`` to write to, moved there at the end; an error leaves the old file."""
+    """A name beside ``path`` to write to, moved there at the end; an error leaves the old file and nothing else."""
     path = Path(path)
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(path.name + ".part")
-    yield unfinished
-    unfinished.replace(path)
+    try:
+        yield unfinished
+        unfinished.replace(path)
+    except BaseException:
+        unfinished.unlink(missing_ok=True)
+        raise
 
 
 def write_text(path, text: str) -> None:

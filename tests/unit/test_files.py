@@ -21,6 +21,7 @@ def test_an_error_on_the_way_leaves_the_old_file(tmp_path):
         unfinished.write_text("half")
         raise OSError("disk full")
     assert json.loads(path.read_text()) == {"old": 1}
+    assert list(tmp_path.iterdir()) == [path]
 
 
 @pytest.mark.parametrize(
