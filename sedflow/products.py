@@ -105,13 +105,10 @@ def attention(
     ``bias`` (…, queries, keys) is added to the scaled products, ``gate`` (…, queries, 1) times if there is one; a bool
     one is True where a key may be looked at.
     """
-    if bias is not None and bias.dtype == torch.bool:
-        lowest = torch.finfo(queries.dtype).min  # not infinity: of a clip of padding alone every key is hidden
-        bias = queries.new_zeros(bias.shape).masked_fill_(~bias, lowest)
     inferring = _ours_to_choose(queries) and not torch.is_grad_enabled()
     if inferring and queries.dtype == torch.bfloat16 and not dropped:
         in_steps = _attention_compiled if passes_pay(queries) else _attention_step_by_step
-        return in_steps(queries, keys, values, bias, gate)
+        return in_steps(queries, keys, values, _added(bias, values.dtype), gate)
     if gate is not None:
         bias = gate * bias
     quicker_in_steps = dropped or (values.dtype == torch.bfloat16 and not _multiplies_in_tiles())
@@ -120,13 +117,21 @@ def attention(
     return F.scaled_dot_product_attention(queries, keys, values, attn_mask=bias, dropout_p=dropped)
 
 
+def _added(bias, dtype):
+    """A bias as numbers of a type; keys that a bool one hides get a very low one."""
+    if bias is None or bias.dtype != torch.bool:
+        return bias if bias is None else bias.to(dtype)
+    low = torch.finfo(dtype).min / 2  # not infinity: of a clip of padding alone every key is hidden
+    return torch.zeros_like(bias, dtype=dtype).masked_fill_(~bias, low)
+
+
 def _attention_in_training(queries, keys, values, bias, share):
     """With gradients, and under autocast: fused, PyTorch's draws what is dropped number by number."""
     with torch.autocast("cpu", enabled=False):  # it would widen the softmax
         queries, keys = queries.to(values.dtype), keys.to(values.dtype)  # as autocast would
         scores = (queries * queries.shape[3] ** -0.5) @ keys.transpose(-2, -1)
         if bias is not None:
-            scores = scores + bias.to(scores.dtype)
+            scores = scores + _added(bias, values.dtype)
         return dropout(torch.softmax(scores, dim=3), share, training=True) @ values
 
 
