@@ -20,6 +20,7 @@ from sedflow.yaml_text import overlay, read_yaml
 log = logging.getLogger(__name__)
 
 _NAME = re.compile(r"\w[\w.+-]*")
+_ALLOWED = "write it with letters, digits, `_`, `-`, `+` and `.`"
 
 
 def read_system(name: str, variant: str = "default", folder="workflow/systems") -> System:
@@ -44,6 +45,8 @@ def read_page(name: str, folder="workflow/systems") -> tuple[dict, str]:
     if not path.is_file():
         pages = sorted(page.stem for page in Path(folder).glob("*.yaml"))
         raise SettingsError(f"there is no system {name!r} in {folder}{nearest(name, pages)}")
+    if not _NAME.fullmatch(name):
+        raise SettingsError(f"{path}: rename the page: its name becomes a folder; {_ALLOWED}")
     return _read(str(path), path.stat().st_mtime_ns), str(path)
 
 
@@ -100,9 +103,7 @@ def _check_names(system: System, where: str) -> None:
     for key, names in named.items():
         for name in names:
             if not _NAME.fullmatch(name):
-                raise SettingsError(
-                    f"{where}: {key}: {name!r} names a folder; write it with letters, digits, `_`, `-`, `+` and `.`"
-                )
+                raise SettingsError(f"{where}: {key}: {name!r} names a folder; {_ALLOWED}")
 
 
 def _validated(page: dict, where: str) -> System:

@@ -237,3 +237,9 @@ def test_a_page_that_would_go_wrong_later_is_refused(path, value, message):
         node = node[key]
     node[last] = value
     refused(page, message)
+
+
+def test_a_page_whose_name_a_shell_would_take_apart_is_refused(tmp_path):
+    (tmp_path / "copy of demo.yaml").write_text("title: demo\n")
+    with pytest.raises(SettingsError, match=r"copy of demo.yaml: rename the page: its name becomes a folder"):
+        read_page("copy of demo", tmp_path)
