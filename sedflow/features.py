@@ -118,8 +118,11 @@ class Cache:
         for path in map(Path, shards):
             if not path.with_suffix(".json").is_file():
                 raise CacheError(f"{path}: no index beside it, the shard was not finished; delete it and run again")
-            index = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-            array = np.load(path, mmap_mode="c") if index["clips"] else np.zeros((0, 0, 0), np.float16)
+            try:
+                index = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+                array = np.load(path, mmap_mode="c") if index["clips"] else np.zeros((0, 0, 0), np.float16)
+            except (ValueError, EOFError) as error:
+                raise CacheError(f"{path}: damaged ({error}); delete it and its index, run again") from None
             if list(array.shape) != index["shape"] or len(array) != len(index["clips"]):
                 raise CacheError(
                     f"{path}: shape {array.shape} is not that of its index {index['shape']}; delete both, run again"

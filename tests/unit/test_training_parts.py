@@ -204,6 +204,14 @@ def test_an_interrupted_cache_shard_is_not_taken_for_finished(tmp_path):
         Cache([tmp_path / "weak-0.npy"])
 
 
+@pytest.mark.parametrize(("file", "kept"), [("weak-0.json", 20), ("weak-0.npy", 200), ("weak-0.npy", 0)])
+def test_a_damaged_cache_shard_is_named_with_the_cure(tmp_path, file, kept):
+    write_shard(tmp_path / "weak-0.npy", [clip_of("weak", 0)], np.zeros((1, 20, 6), np.float16), 10.0)
+    (tmp_path / file).write_bytes((tmp_path / file).read_bytes()[:kept])
+    with pytest.raises(CacheError, match=r"weak-0.npy: damaged .*delete it and its index, run again"):
+        Cache([tmp_path / "weak-0.npy"])
+
+
 def test_the_cache_key_follows_everything_the_numbers_depend_on():
     encoder = {"name": "mobilenet", "width": 0.4}
     keys = {
