@@ -188,7 +188,7 @@ def threshold_section(study: Study) -> dict:
     thresholds = np.linspace(low, high, THRESHOLDS + 2)[1:-1]
     points = operating_points(study.scores, study.truth, thresholds)
     ratios = {label: [precision_recall_f1(*map(int, row)) for row in counts] for label, counts in points.items()}
-    averages = _mean_over_classes(np.array(list(ratios.values()), dtype=float))
+    averages = _mean_over_classes(np.array(list(ratios.values()), dtype=float).reshape(-1, len(thresholds), 3))
     names = (("Precision", "s2"), ("Recall", "s3"), ("F1", "s1"))
     lines = [Line(name, thresholds, averages[:, k], style) for k, (name, style) in enumerate(names)]
     tuned = _tuned_points(study)

@@ -25,6 +25,7 @@ from sedflow.mistakes import (
     precision_recall_f1,
 )
 from sedflow.report import print_summary
+from sedflow.report_findings import threshold_section
 from sedflow.report_origins import clock, cost_section
 from sedflow.runs import RunError, RunFolder, in_order, plus_minus, results, stage_order, summarise
 from sedflow.scores import Scores, load_scores
@@ -361,6 +362,13 @@ def test_time_is_written_as_people_read_it():
 def test_cost_counts_this_system_by_stage_and_not_its_own_page(system):
     section = cost_section(system.root / "logs/benchmarks", {"baseline", "desed", "beats"}, ["frozen", "finetune"])
     assert {c["rule"]: c["jobs"] for c in section["costs"]} == {"features": 1, "train frozen": 1}
+
+
+def test_clips_in_which_nothing_sounds_have_no_operating_points():
+    scores = {"x": Scores(np.full((10, 1), 0.2), np.arange(11) / 10, ("dog",))}
+    study = Study(scores, {"x": []}, {"x": []}, {"x": match_events([], [])}, {"dog": 0.5})
+    section = threshold_section(study)
+    assert section["operating_rows"] == [] and section["operating_chart"]["lines"] == []
 
 
 def test_missing_benchmarks_leave_the_section_empty(tmp_path):
