@@ -70,6 +70,8 @@ class ClassSet:
         strangers = sorted(set(self.aliases.values()) - set(self.labels))
         if strangers:
             raise LabelError(f"aliases point to {strangers}, which are not in the class list {list(self.labels)}")
+        if both := sorted(set(self.aliases) & set(self.labels)):
+            raise LabelError(f"{both[0]!r} is a class and another spelling of {self.aliases[both[0]]!r}; drop one")
 
     def __len__(self):
         return len(self.labels)
@@ -100,10 +102,7 @@ class ClassSet:
 
 
 def clip_id(filename: str) -> str:
-    """File name without folder and audio extensions: how a clip is called in scores and detections.
-
-    All of them, ``dog.mp3.wav`` too, so that the name of a clip stays its name when it is read again.
-    """
+    """File name without folder and audio extensions, ``dog.mp3.wav`` without both: as scores and detections say."""
     name = PurePath(filename.replace("\\", "/")).name
     while (suffix := PurePath(name).suffix).lower() in AUDIO_SUFFIXES:
         name = name.removesuffix(suffix)

@@ -127,6 +127,8 @@ def test_class_lists_refuse_doubles_and_strange_aliases():
         ClassSet(("dog", "dog"))
     with pytest.raises(LabelError, match="aliases point to"):
         ClassSet(("dog",), {"puss": "cat"})
+    with pytest.raises(LabelError, match="'cat' is a class and another spelling of 'dog'"):
+        ClassSet(("dog", "cat"), {"cat": "dog"})
 
 
 def test_class_list_files_have_aliases_and_comments(tmp_path):
