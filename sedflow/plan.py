@@ -158,6 +158,11 @@ def corpus_listing(spec: dict) -> str:
     return digest.listing([folders] if isinstance(folders, str) else folders)
 
 
+def augment_listing(stage) -> str:
+    """Digest of which recordings lie in the folders that a stage's augmentations read."""
+    return digest.listing(spec["folder"] for spec in stage.augment if "folder" in spec)
+
+
 def run_folders(name: str, variant: str, system: System, seeds: list[int]) -> list[str]:
     """The run folders of a system, stage by stage."""
     return [

@@ -163,3 +163,14 @@ def test_a_cache_is_found_by_its_folder_whatever_system_it_belongs_to(folder):
     assert (found["encoder"], found["weights"]) == ({"name": "mobilenet", "width": 0.4}, "mn04_as")
     with pytest.raises(SettingsError, match="no page"):
         pages.cache("mobilenet-0-1")
+
+
+def test_recordings_that_an_augmentation_reads_are_followed(tmp_path):
+    stage = (
+        read_system("cpjku_dcase24")
+        .stages["frozen"]
+        .model_copy(update={"augment": [{"name": "device_impulse", "folder": str(tmp_path)}, {"name": "mixup"}]})
+    )
+    before = plan.augment_listing(stage)
+    (tmp_path / "microphone.wav").write_bytes(b"a response")
+    assert plan.augment_listing(stage) != before
