@@ -2,12 +2,15 @@
 
 PyTorch makes several passes of each and widens numbers in memory; here a row stays in the nearest cache, in float32,
 from the first operation to the last. Numba has no bfloat16: a number is its 16 bits, the upper half of a float32.
+`numbers`, `read` and `write` are for loops over either.
 """
 
 from __future__ import annotations
 
 import numpy as np
 import torch
+from numba import types
+from numba.extending import overload
 from torch import Tensor
 
 from sedflow.compiled import compiled, compiled_sum
@@ -51,8 +54,41 @@ def norm_of_sum(
     return normed
 
 
+def numbers(values: Tensor) -> np.ndarray:
+    """A float32 tensor as an array, or the bits of a bfloat16 one; they share memory."""
+    return (values.view(torch.uint16) if values.dtype == torch.bfloat16 else values).numpy()
+
+
+def read(array, k):
+    """``array[k]`` of `numbers` as a float32, in compiled loops."""
+    return _wide(array[k]) if array.dtype == np.uint16 else array[k]
+
+
+def write(array, k, value):
+    """Set ``array[k]`` of `numbers`, in compiled loops."""
+    array[k] = _narrow(value) if array.dtype == np.uint16 else value
+
+
+@overload(read)
+def _compiled_read(array, k):
+    if array.dtype == types.uint16:
+        return lambda array, k: _wide(array[k])
+    return lambda array, k: array[k]
+
+
+@overload(write)
+def _compiled_write(array, k, value):
+    def bits(array, k, value):
+        array[k] = _narrow(value)
+
+    def plain(array, k, value):
+        array[k] = value
+
+    return bits if array.dtype == types.uint16 else plain
+
+
 def _bits(values: Tensor) -> np.ndarray:
-    return values.detach().contiguous().view(torch.uint16).numpy()
+    return numbers(values.detach().contiguous())
 
 
 @compiled

@@ -1,5 +1,5 @@
-"""Gated recurrent layers on a processor: a frame is one product and one pass, and the gradient of the weights one
-product behind the last frame.
+"""Gated recurrent layers on a processor: a frame is one product per direction and one pass, and the gradient of the
+weights one product behind the last frame.
 
 PyTorch's own loop makes a dozen small tensors of each frame and direction, which autograd keeps, and a product for the
 gradient of the weights.
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from sedflow import gated_unit
+from sedflow.bfloat16 import numbers
 from sedflow.dropout import dropout
 from sedflow.products import linear, repeated, weight_gradient
 
@@ -21,7 +22,7 @@ def read_both_ways(gru: nn.GRU, sequence: Tensor, padding_mask: Tensor | None = 
     """What a bidirectional, batch-first ``gru`` gives: (batch, frames, dim) → (batch, frames, 2 · width).
 
     ``padding_mask`` (batch, frames) is True where a frame is real; padding follows the clip, is not read, and gives 0.
-    States are float32, whatever the products are computed in.
+    A state is float32 from frame to frame, whatever the products are computed in.
     """
     sequence = sequence.transpose(0, 1).contiguous()
     padding = None if padding_mask is None else ~padding_mask.t().unsqueeze(2)
@@ -30,89 +31,72 @@ def read_both_ways(gru: nn.GRU, sequence: Tensor, padding_mask: Tensor | None = 
             sequence = dropout(sequence, gru.dropout, gru.training)
         if padding is not None:
             sequence = sequence.masked_fill(padding, 0)
-        ways = (f"l{layer}", f"l{layer}_reverse")
-        sequence = torch.cat([_read(gru, way, sequence, padding) for way in ways], dim=2)
+        sequence = _read(gru, layer, sequence, padding)
     if padding is not None:
         sequence = sequence.masked_fill(padding, 0)
     return sequence.transpose(0, 1)
 
 
-def _read(gru, way, sequence, padding):
-    """One layer in one direction: (frames, batch, features) → (frames, batch, width)."""
-    given = linear(sequence, getattr(gru, f"weight_ih_{way}"), getattr(gru, f"bias_ih_{way}"))
-    weight, bias = getattr(gru, f"weight_hh_{way}"), getattr(gru, f"bias_hh_{way}")
-    dtype = given.dtype
-    given = given.float()
+def _read(gru, layer, sequence, padding):
+    """One layer: (frames, batch, features) → (frames, batch, 2 · width)."""
+
+    def both(name):
+        return [getattr(gru, f"{name}_l{layer}{way}") for way in ("", "_reverse")]
+
+    given = linear(sequence, torch.cat(both("weight_ih")), torch.cat(both("bias_ih")))
+    given = given.unflatten(2, (2, 3 * gru.hidden_size))
     if padding is not None:
-        reset, update, new = given.chunk(3, dim=2)
-        given = torch.cat([reset, update.masked_fill(padding, _HOLD), new], dim=2)
-    return _Recurrence.apply(given, weight.to(dtype), bias.float(), way.endswith("reverse")).to(dtype)
+        reset, update, new = given.chunk(3, dim=3)
+        given = torch.cat([reset, update.masked_fill(padding.unsqueeze(3), _HOLD), new], dim=3)
+    dtype = given.dtype
+    given = given if dtype == torch.bfloat16 else given.float()
+    weight, bias = torch.stack(both("weight_hh")), torch.stack(both("bias_hh"))
+    return _Recurrence.apply(given, weight.to(given.dtype), bias.float()).to(dtype)
 
 
 class _Recurrence(torch.autograd.Function):
-    """States of gated units that begin at 0 and read their sequence from the first frame to the last, or backwards.
+    """States of gated units, of which one reads a sequence from the first frame and one from the last; both begin at 0.
 
-    Shapes: what the input gives to the gates (frames, batch, 3 · width), weight of the state (3 · width, width), its
-    bias (3 · width,), states (frames, batch, width); see `sedflow.gated_unit` for the arithmetic.
+    Shapes: what the input gives to the gates (frames, batch, 2, 3 · width), weights of the states (2, 3 · width,
+    width), their biases (2, 3 · width), states (frames, batch, 2 · width); see `sedflow.gated_unit` for the arithmetic.
     """
 
     @staticmethod
-    def forward(ctx, given, weight, bias, backwards):
-        frames, batch, _ = given.shape
-        width = weight.shape[1]
+    def forward(ctx, given, weight, bias):
+        frames, batch, _, gates = given.shape
+        width = weight.shape[2]
         kept = frames if any(ctx.needs_input_grad) else 1  # what no gradient will ask for is written over
-        opened, recalled = given.new_empty(kept, batch, 3 * width), given.new_empty(kept, batch, width)
-        states = given.new_empty(frames + 1, batch, width)  # with the state before the first frame
-        states[-1 if backwards else 0] = 0
-        given_, bias_, opened_, recalled_, states_ = (part.numpy() for part in (given, bias, opened, recalled, states))
+        opened = torch.empty(kept, batch, 2, gates)
+        recalled = torch.empty(kept, batch, 2, width)
+        states = given.new_empty(frames + 2, batch, 2, width)  # with those before the first frame and behind the last
+        states[0] = states[-1] = 0
+        exact, current = torch.zeros(2, batch, width), given.new_zeros(2, batch, width)
         with torch.autocast("cpu", enabled=False):
-            product, by_frame = repeated(weight), states.unbind()
-            for frame, before, after in _steps(frames, backwards):
-                from_state = product(by_frame[before].to(weight.dtype)).float().numpy()
-                gated_unit.forwards(
-                    given_[frame],
-                    from_state,
-                    bias_,
-                    states_[before],
-                    opened_[frame % kept],
-                    recalled_[frame % kept],
-                    states_[after],
-                )
-        ctx.backwards = backwards
+            (first, second), (first_state, second_state) = map(repeated, weight), current
+            recorded = numbers(opened), numbers(recalled), numbers(states)
+            arrays = numbers(given), numbers(bias), recorded, numbers(exact), numbers(current)
+            for step in range(frames):
+                products = numbers(first(first_state)), numbers(second(second_state))
+                gated_unit.forwards(step, products, *arrays)
         ctx.save_for_backward(opened, recalled, states, weight)
-        return states[:-1] if backwards else states[1:]
+        return states[1:-1].flatten(2)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, gradient):
         opened, recalled, states, weight = ctx.saved_tensors
-        frames = len(opened)
-        by_given, by_product = torch.empty_like(opened), torch.empty_like(opened)
-        carried, kept = torch.zeros_like(states[0]), torch.empty_like(states[0])
-        gradient = gradient.contiguous()
-        gradient_, opened_, recalled_, states_ = (part.numpy() for part in (gradient, opened, recalled, states))
-        by_given_, by_product_, kept_ = by_given.numpy(), by_product.numpy(), kept.numpy()
+        frames, batch, _, gates = opened.shape
+        gradient = gradient.contiguous().view(frames, batch, 2, -1)
+        by_given, by_product = gradient.new_empty(frames, batch, 2, gates), gradient.new_empty(2, frames, batch, gates)
+        by_exact = torch.zeros(2, *recalled[0, :, 0].shape)
         with torch.autocast("cpu", enabled=False):
-            product, by_frame = repeated(weight.t()), by_product.unbind()
-            for frame, before, _ in reversed(_steps(frames, ctx.backwards)):
-                gated_unit.backwards(
-                    gradient_[frame],
-                    carried.numpy(),
-                    opened_[frame],
-                    recalled_[frame],
-                    states_[before],
-                    by_given_[frame],
-                    by_product_[frame],
-                    kept_,
-                )
-                carried = product(by_frame[frame].to(weight.dtype)).float().add_(kept)
-            befores = states[1:] if ctx.backwards else states[:-1]
-            by_weight = weight_gradient(by_product.to(weight.dtype), befores.to(weight.dtype))
-        return by_given, by_weight, by_product.sum(dim=(0, 1)), None
-
-
-def _steps(frames: int, backwards: bool) -> list[tuple[int, int, int]]:
-    """In the order of reading: the frame, and where the states before and behind it stand among ``frames`` + 1."""
-    if backwards:
-        return [(frame, frame + 1, frame) for frame in reversed(range(frames))]
-    return [(frame, frame, frame + 1) for frame in range(frames)]
+            first, second = map(repeated, weight.transpose(1, 2))
+            products = (numbers(torch.zeros_like(gradient[0, :, 0])),) * 2
+            recorded = numbers(opened), numbers(recalled), numbers(states)
+            arrays = numbers(gradient), recorded, numbers(by_given), numbers(by_product), numbers(by_exact)
+            for step, behind in enumerate(reversed(range(frames))):
+                gated_unit.backwards(step, products, *arrays)
+                products = numbers(first(by_product[0, behind])), numbers(second(by_product[1, step]))
+            befores = states[:-2, :, 0], states[2:, :, 1]
+            by_weight = torch.stack([weight_gradient(*pair) for pair in zip(by_product, befores, strict=True)])
+        return by_given, by_weight, by_product.sum(dim=(1, 2), dtype=torch.float32)
