@@ -16,7 +16,9 @@ from sedflow.tables import LabelError, read_table, read_text, write_table
 
 STRONG_COLUMNS = ("filename", "onset", "offset", "event_label")
 SOFT_COLUMNS = (*STRONG_COLUMNS, "confidence")
+CLIP_COLUMNS = ("id", "path", "seconds", "sha256", "source", "recordings")
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".aiff", ".aif", ".m4a", ".opus")
+_SUMMARIES = ("mean", "macro_average", "micro_average", "error_rate", "substitutions", "deletions", "insertions")
 END_SLACK_SECONDS = 0.1  # annotators and decoders round: real DESED labels end up to 0.06 s behind their clip
 
 
@@ -67,6 +69,8 @@ class ClassSet:
         twice = sorted({label for label in self.labels if self.labels.count(label) > 1})
         if twice or not self.labels:
             raise LabelError(f"a class list needs labels, each once; twice in it: {twice}")
+        if taken := sorted({*STRONG_COLUMNS[:3], *_SUMMARIES} & set(self.labels)):
+            raise LabelError(f"a class called {taken[0]!r} could not be told from that column of our tables; rename it")
         strangers = sorted(set(self.aliases.values()) - set(self.labels))
         if strangers:
             raise LabelError(f"aliases point to {strangers}, which are not in the class list {list(self.labels)}")
@@ -265,9 +269,6 @@ def write_durations(path, durations: Mapping[str, float], suffix: str = ".wav") 
     write_table(path, ("filename", "duration"), [(c + suffix, f"{durations[c]:.6g}") for c in sorted(durations)])
 
 
-CLIP_COLUMNS = ("id", "path", "seconds", "sha256", "source", "recordings")
-
-
 def read_clips(path) -> list[Clip]:
     """Read a clip table: ``id path seconds sha256 source recordings``, recordings comma-joined, paths from the root."""
     clips = []
@@ -291,8 +292,7 @@ def merge_events(events: Iterable[Event], max_gap: float = 0.0, min_seconds: flo
         of_label = merged.setdefault(event.label, [])
         touches = of_label and (event.onset <= of_label[-1].offset or event.onset - of_label[-1].offset < max_gap)
         if touches:
-            joined = max(of_label[-1].offset, event.offset)
-            of_label[-1] = dataclasses.replace(of_label[-1], offset=joined)
+            of_label[-1] = dataclasses.replace(of_label[-1], offset=max(of_label[-1].offset, event.offset))
         else:
             of_label.append(event)
     # a nanosecond of slack: 0.25 s events must survive the subtraction of two decimals

@@ -2,6 +2,7 @@
 
 import pytest
 
+from sedflow.bootstrap import SUMMARIES
 from sedflow.events import (
     ClassSet,
     Clip,
@@ -18,6 +19,7 @@ from sedflow.events import (
     write_events,
     write_weak,
 )
+from sedflow.scores import TIME_COLUMNS
 
 CLASSES = ClassSet(("dog", "cat"), {"hound": "dog"})
 HEADER = "filename\tonset\toffset\tevent_label\n"
@@ -120,6 +122,12 @@ def test_merging_joins_close_events_of_one_class_and_drops_short_ones():
     events = [Event(0.0, 1.0, "dog"), Event(1.1, 2.0, "dog"), Event(0.5, 0.6, "cat"), Event(3.0, 3.25, "cat")]
     assert merge_events(events, max_gap=0.15, min_seconds=0.25) == [Event(0.0, 2.0, "dog"), Event(3.0, 3.25, "cat")]
     assert len(merge_events(events, max_gap=0.05)) == 4
+
+
+@pytest.mark.parametrize("name", sorted({"filename", *TIME_COLUMNS, *SUMMARIES}))
+def test_class_lists_refuse_names_of_columns(name):
+    with pytest.raises(LabelError, match=f"{name!r} could not be told"):
+        ClassSet(("dog", name))
 
 
 def test_class_lists_refuse_doubles_and_strange_aliases():
