@@ -14,6 +14,7 @@ import common
 import torch
 
 from sedflow import plugins
+from sedflow.memory import keep_pages
 from sedflow.sequence.hybrid import _Recurrence
 from sedflow.sequence.mamba import _chunked_scan
 
@@ -41,6 +42,7 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--repeats", type=int, default=5)
     options = parser.parse_args()
+    keep_pages()  # as training does, for all forms alike
     device = torch.device(options.device)
     page = "sequence" if device.type == "cpu" else f"sequence_{device.type}"
     time_in_turn = functools.partial(medians, device=device, repeats=options.repeats)

@@ -4,7 +4,7 @@ On one core of an AMD EPYC (Zen 5), 496 tokens: from 768 to 3072 features in flo
 in bfloat16 5.8 ms, and 5.1 ms if the weight is brought into oneDNN's order beforehand; attention of twelve heads in
 bfloat16 takes 11 ms fused, 5 ms as two products and a softmax, 3 ms with the softmax of `sedflow.bfloat16`. A layer's
 three products in training, from 256 to 768 features for 8,000 tokens in float32, take MKL 104 ms and oneDNN 58 ms.
-Chips with AMX lose nothing the usual way.
+With AMX bfloat16 products are faster still, and what lies between them counts more; float32 is left to MKL there.
 """
 
 from __future__ import annotations
@@ -68,15 +68,15 @@ class Convolution:
 
 def linear(features: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """`torch.nn.functional.linear` with its gradients: (…, in), (out, in) and (out,) → (…, out)."""
-    in_full = features.dtype == weight.dtype == torch.float32
-    if in_full and _ours_to_choose(features) and _has_onednn(torch.float32):
+    if features.dtype == weight.dtype and _full_by_onednn(features):
         return _OneDNNLinear.apply(features, weight, bias)
     return F.linear(features, weight, bias)
 
 
 def repeated(weight: Tensor) -> Callable[[Tensor], Tensor]:
     """The product with a ``weight`` (out, in) that is used many times: (batch, in) → (batch, out), without gradient."""
-    if not _ours_to_choose(weight) or not _has_onednn(weight.dtype):
+    in_half = weight.dtype == torch.bfloat16 and _ours_to_choose(weight) and _has_onednn(weight.dtype)
+    if not in_half and not _full_by_onednn(weight):
         return functools.partial(F.linear, weight=weight)
     ordered = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous())
     return lambda features: _onednn_product(features, ordered)
@@ -87,7 +87,7 @@ def weight_gradient(by_output: Tensor, features: Tensor) -> Tensor:
     rows, columns = by_output.flatten(0, -2).t(), features.flatten(0, -2).t()
     # oneDNN wants both turned around, which pays if each number is then multiplied often enough
     pays = len(rows) * len(columns) > 64 * (len(rows) + len(columns))
-    if pays and rows.dtype == torch.float32 and _ours_to_choose(rows) and _has_onednn(torch.float32):
+    if pays and _full_by_onednn(rows):
         return _onednn_product(rows.contiguous(), columns.contiguous())
     return torch.mm(rows, columns.t())
 
@@ -105,14 +105,14 @@ def attention(
     ``bias`` (…, queries, keys) is added to the scaled products, ``gate`` (…, queries, 1) times if there is one; a bool
     one is True where a key may be looked at.
     """
-    inferring = _ours_to_choose(queries) and not torch.is_grad_enabled()
-    if inferring and queries.dtype == torch.bfloat16 and not dropped:
-        in_steps = _attention_compiled if passes_pay(queries) else _attention_step_by_step
-        return in_steps(queries, keys, values, _added(bias, values.dtype), gate)
+    fused_is_slow = values.dtype == torch.bfloat16 and not _multiplies_in_tiles()
+    if passes_pay(queries) and not dropped:
+        return _attention_compiled(queries, keys, values, _added(bias, values.dtype), gate)
+    if fused_is_slow and _inferring(queries) and not dropped:
+        return _attention_step_by_step(queries, keys, values, _added(bias, values.dtype), gate)
     if gate is not None:
         bias = gate * bias
-    quicker_in_steps = dropped or (values.dtype == torch.bfloat16 and not _multiplies_in_tiles())
-    if queries.device.type == "cpu" and quicker_in_steps:
+    if queries.device.type == "cpu" and (dropped or fused_is_slow):
         return _attention_in_training(queries, keys, values, bias, dropped)
     return F.scaled_dot_product_attention(queries, keys, values, attn_mask=bias, dropout_p=dropped)
 
@@ -188,24 +188,29 @@ def _onednn_product(features: Tensor, weight: Tensor, bias: Tensor | None = None
 
 def _orders_weights(features: Tensor, weight: Tensor) -> bool:
     """Whether inference with this weight is oneDNN's, which can then have it in its own order."""
-    inferring = _ours_to_choose(features) and not torch.is_grad_enabled()
-    return inferring and features.dtype == weight.dtype and _has_onednn(weight.dtype)
+    return _inferring(features) and features.dtype == weight.dtype and _has_onednn(weight.dtype)
 
 
 def passes_pay(features: Tensor) -> bool:
     """Whether `sedflow.bfloat16`, which keeps to one core, is faster than PyTorch on all of its threads."""
-    inferring = _ours_to_choose(features) and not torch.is_grad_enabled()
-    return inferring and features.dtype == torch.bfloat16 and torch.get_num_threads() <= _FEW_THREADS
+    in_half = features.dtype == torch.bfloat16
+    return in_half and _inferring(features) and torch.get_num_threads() <= _FEW_THREADS
+
+
+def _inferring(features: Tensor) -> bool:
+    return _ours_to_choose(features) and not torch.is_grad_enabled()
+
+
+def _full_by_onednn(features: Tensor) -> bool:
+    """Whether products in float32, those of gradients too, are oneDNN's: where MKL is the slower library."""
+    in_full = features.dtype == torch.float32
+    return in_full and _ours_to_choose(features) and not _multiplies_in_tiles() and _has_onednn(torch.float32)
 
 
 def _ours_to_choose(features: Tensor) -> bool:
-    """Whether another library may pay: on a processor that does not multiply in tiles, if nobody rewrites products."""
-    return (
-        features.device.type == "cpu"
-        and not torch.is_autocast_enabled("cpu")
-        and not torch.compiler.is_compiling()
-        and not _multiplies_in_tiles()
-    )
+    """Whether another library may pay: on a processor, if nobody rewrites products."""
+    on_processor = features.device.type == "cpu"
+    return on_processor and not torch.is_autocast_enabled("cpu") and not torch.compiler.is_compiling()
 
 
 @functools.cache

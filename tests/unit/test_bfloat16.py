@@ -86,10 +86,9 @@ def test_many_threads_are_left_to_pytorch():
     tokens = drawn(2, 8)
     try:
         torch.set_num_threads(1)
-        pays = products.passes_pay(tokens)
+        assert products.passes_pay(tokens)
         torch.set_num_threads(8)
         assert not products.passes_pay(tokens)
     finally:
         torch.set_num_threads(before)
-    assert pays == (not products._multiplies_in_tiles())
     assert not products.passes_pay(tokens.float())
