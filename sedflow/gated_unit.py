@@ -111,7 +111,7 @@ def backwards(step, products, by_states, recorded, by_given, by_product, by_exac
     by_states : (frames, batch, 2, width) numbers    gradient by the states that `forwards` gave
     recorded    by `forwards`
     by_given : (frames, batch, 2, 3 · width) numbers    written: gradient by ``given``
-    by_product : (2, frames, batch, 3 · width) numbers    written: gradient by ``products``
+    by_product : (2, frames, batch, 3 · width) numbers    written, at ``step``: gradient by ``products``
     by_exact : (2, batch, width) float32    gradient by the new states past the products, written over by that of the
         states before
     """
@@ -127,7 +127,7 @@ def backwards(step, products, by_states, recorded, by_given, by_product, by_exac
                 recalled[frame, clip, way],
                 states[frame + 2 * way, clip, way],
                 by_given[frame, clip, way],
-                by_product[way, frame, clip],
+                by_product[way, step, clip],
                 by_exact[way, clip],
             )
 

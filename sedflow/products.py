@@ -10,7 +10,7 @@ With AMX bfloat16 products are faster still, and what lies between them counts m
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,7 @@ from sedflow.dropout import dropout
 from sedflow.prepared import Prepared
 
 _FEW_THREADS = 2
+_SMALL_WEIGHT = 2**16  # numbers; a product by oneDNN takes 10 µs to begin, which two at once share
 _LANES = 16  # numbers that a processor's softmax takes at once; what is left of a row it takes one by one
 
 
@@ -73,13 +74,21 @@ def linear(features: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tens
     return F.linear(features, weight, bias)
 
 
-def repeated(weight: Tensor) -> Callable[[Tensor], Tensor]:
-    """The product with a ``weight`` (out, in) that is used many times: (batch, in) → (batch, out), without gradient."""
-    in_half = weight.dtype == torch.bfloat16 and _ours_to_choose(weight) and _has_onednn(weight.dtype)
-    if not in_half and not _full_by_onednn(weight):
-        return functools.partial(F.linear, weight=weight)
-    ordered = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous())
-    return lambda features: _onednn_product(features, ordered)
+def repeated(weights: Tensor) -> Callable[[Tensor], Sequence[Tensor]]:
+    """Products with several ``weights`` (number, out, in) that are used many times, without gradient.
+
+    Returns
+    -------
+    callable    features (number, batch, in) → as many of (batch, out)
+    """
+    in_half = weights.dtype == torch.bfloat16 and _ours_to_choose(weights) and _has_onednn(weights.dtype)
+    if in_half and weights[0].numel() <= _SMALL_WEIGHT:
+        transposed = weights.transpose(1, 2).contiguous()
+        return lambda features: torch.bmm(features, transposed)
+    if in_half or _full_by_onednn(weights):
+        ordered = [torch.ops.mkldnn._reorder_linear_weight(weight.contiguous()) for weight in weights]
+        return lambda features: list(map(_onednn_product, features, ordered))
+    return lambda features: list(map(F.linear, features, weights))
 
 
 def weight_gradient(by_output: Tensor, features: Tensor) -> Tensor:

@@ -72,12 +72,12 @@ class _Recurrence(torch.autograd.Function):
         states[0] = states[-1] = 0
         exact, current = torch.zeros(2, batch, width), given.new_zeros(2, batch, width)
         with torch.autocast("cpu", enabled=False):
-            (first, second), (first_state, second_state) = map(repeated, weight), current
+            product = repeated(weight)
             recorded = numbers(opened), numbers(recalled), numbers(states)
             arrays = numbers(given), numbers(bias), recorded, numbers(exact), numbers(current)
             for step in range(frames):
-                products = numbers(first(first_state)), numbers(second(second_state))
-                gated_unit.forwards(step, products, *arrays)
+                ahead, back = product(current)
+                gated_unit.forwards(step, (numbers(ahead), numbers(back)), *arrays)
         ctx.save_for_backward(opened, recalled, states, weight)
         return states[1:-1].flatten(2)
 
@@ -89,14 +89,15 @@ class _Recurrence(torch.autograd.Function):
         gradient = gradient.contiguous().view(frames, batch, 2, -1)
         by_given, by_product = gradient.new_empty(frames, batch, 2, gates), gradient.new_empty(2, frames, batch, gates)
         by_exact = torch.zeros(2, *recalled[0, :, 0].shape)
+        ahead = back = torch.zeros_like(gradient[0, :, 0])
         with torch.autocast("cpu", enabled=False):
-            first, second = map(repeated, weight.transpose(1, 2))
-            products = (numbers(torch.zeros_like(gradient[0, :, 0])),) * 2
+            product = repeated(weight.transpose(1, 2))
             recorded = numbers(opened), numbers(recalled), numbers(states)
             arrays = numbers(gradient), recorded, numbers(by_given), numbers(by_product), numbers(by_exact)
-            for step, behind in enumerate(reversed(range(frames))):
-                gated_unit.backwards(step, products, *arrays)
-                products = numbers(first(by_product[0, behind])), numbers(second(by_product[1, step]))
-            befores = states[:-2, :, 0], states[2:, :, 1]
+            for step in range(frames):
+                gated_unit.backwards(step, (numbers(ahead), numbers(back)), *arrays)
+                ahead, back = product(by_product[:, step])
+            # the first unit's are in the order of the steps, from its last frame to its first
+            befores = states[:-2, :, 0].flip(0), states[2:, :, 1]
             by_weight = torch.stack([weight_gradient(*pair) for pair in zip(by_product, befores, strict=True)])
         return by_given, by_weight, by_product.sum(dim=(1, 2), dtype=torch.float32)
