@@ -123,12 +123,28 @@ def teacher_decay(step: int, teacher: dict) -> float:
 
 @torch.no_grad()
 def update_teacher(teacher: Detector, student: Detector, decay: float) -> None:
-    """θ_t ← a·θ_t + (1 − a)·θ_s over the parameters that train; BatchNorm statistics are left alone."""
-    trained = [
+    """θ_t ← a·θ_t + (1 − a)·θ_s over the parameters that train; BatchNorm statistics are left alone.
+
+    A teacher in evaluation mode takes no statistics from what it hears: its own follow the student's in the same way,
+    where those move. Else it would use its parameters with the statistics it began with.
+    """
+    moved = [
         (mean, own) for mean, own in zip(teacher.parameters(), student.parameters(), strict=True) if own.requires_grad
     ]
-    if trained:
-        torch._foreach_lerp_([mean for mean, _ in trained], [own for _, own in trained], 1 - decay)
+    if not teacher.training:
+        moved += _statistics(teacher, student)
+    if moved:
+        torch._foreach_lerp_([mean for mean, _ in moved], [own for _, own in moved], 1 - decay)
+
+
+def _statistics(teacher: Detector, student: Detector) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """BatchNorm statistics of both networks, where the student's move."""
+    return [
+        (getattr(mean, name), getattr(own, name))
+        for mean, own in zip(teacher.modules(), student.modules(), strict=True)
+        if isinstance(own, nn.modules.batchnorm._BatchNorm) and own.training and own.track_running_stats
+        for name in ("running_mean", "running_var")
+    ]
 
 
 def freeze_unused(detector: Detector) -> list[str]:

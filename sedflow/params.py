@@ -121,7 +121,9 @@ class Teacher(Settings):
 
     decay: float = pydantic.Field(0.999, gt=0, lt=1)
     ramped: bool = pydantic.Field(True, description="decay min(1 − 1/(step+1), decay)")
-    mode: Literal["train", "eval"] = pydantic.Field("train", description="dropout and batch statistics of the teacher")
+    mode: Literal["train", "eval"] = pydantic.Field(
+        "train", description="dropout and batch statistics of the teacher; eval: none, and averages of the student's"
+    )
 
 
 class Monitor(Settings):

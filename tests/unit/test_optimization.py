@@ -62,6 +62,22 @@ def test_the_teacher_moves_over_parameters_and_not_over_batch_statistics():
         torch.testing.assert_close(value, before[name] + 0.1 if name in names else before[name], msg=name)
 
 
+def test_a_teacher_that_evaluates_follows_the_students_batch_statistics_where_these_move():
+    student = build_detector(SETTINGS | {"sequence": {"name": "conformer", "width": 4, "layers": 1, "heads": 2}}, 2)
+    student.freeze(["cnn"])
+    teacher = copy.deepcopy(student).eval()
+    moving = [part for part in student.sequence.modules() if isinstance(part, torch.nn.BatchNorm1d)]
+    for norm in (*moving, student.encoders["cnn"].blocks[0].norm):
+        norm.running_mean.add_(1.0)
+    before = copy.deepcopy(teacher.state_dict())
+    update_teacher(teacher, student, 0.9)
+    changed = {
+        name: value - before[name] for name, value in teacher.state_dict().items() if value.ne(before[name]).any()
+    }
+    assert len(changed) == len(moving) == 1
+    torch.testing.assert_close(*changed.values(), torch.full((4,), 0.1))
+
+
 @pytest.mark.parametrize("name", ["adam", "adamw"])
 def test_decay_skips_biases_and_norms(name):
     detector = build_detector(SETTINGS, 2)
