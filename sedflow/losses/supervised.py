@@ -44,8 +44,8 @@ class Supervised:
         """The mean over frames with labels, and that over clips with labels."""
         batch, student = step.batch, step.student
         of_frames = F.binary_cross_entropy_with_logits(student.strong_logits, batch.strong, reduction="none")
-        # the pooled probability can touch 1 by rounding
-        of_clips = F.binary_cross_entropy(student.weak.clamp(1e-7, 1 - 1e-7), batch.weak, reduction="none")
+        # the pooled probability can touch 1 by rounding; near 0 it is exact, and a missed class is learnt
+        of_clips = F.binary_cross_entropy(student.weak.clamp(max=1 - 1e-7), batch.weak, reduction="none")
         with_events = rows_of(batch, ("strong", "soft"), self.sources)
         how = (self.dilute, step.processes)
         frames = frame_mean(of_frames, batch.known, batch.valid & with_events.unsqueeze(1), *how)

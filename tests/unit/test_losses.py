@@ -93,6 +93,20 @@ def test_a_loss_can_be_of_some_sources_and_strong_clips_can_count_as_weak(batch)
     assert Supervised(sources=["synthetic_strong"])(step) == 0
 
 
+@pytest.mark.parametrize("logit", [-5.0, -20.0, -80.0])
+def test_a_class_of_a_weak_clip_that_scores_next_to_nothing_is_learnt(batch, logit):
+    logits = torch.full(batch.strong.shape, logit, requires_grad=True)
+    everything = {"weak": torch.ones_like(batch.weak), "known": torch.ones_like(batch.known)}
+    step = dataclasses.replace(step_of(batch, **everything), student=Prediction(logits, logits.sigmoid().mean(1)))
+    loss = Supervised().terms(step)["weak"]
+    loss.backward()
+    expected = F.softplus(torch.tensor(-logit))
+    torch.testing.assert_close(loss, expected)
+    if logit > -25:  # below, as in PyTorch, it fades
+        torch.testing.assert_close(logits.grad.sum(), -torch.sigmoid(torch.tensor(-logit)))
+    assert logits.grad.isfinite().all()
+
+
 def test_mean_teacher_is_the_mean_over_the_whole_batch(batch):
     step = step_of(batch)
     student, teacher = step.student, step.teacher
