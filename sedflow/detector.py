@@ -89,6 +89,17 @@ class Detector(nn.Module):
             self.encoders[name].eval()
         return self
 
+    def share_frozen(self, other: Detector) -> None:
+        """Keep frozen encoders once where those of another detector of this build, which freezes them too, are the same.
+
+        They differ behind a stage that trained them and a mean teacher.
+        """
+        other.freeze(self.frozen)
+        for name in self.frozen:
+            own, theirs = (network.encoders[name].state_dict() for network in (self, other))
+            if all(value.equal(theirs[key]) for key, value in own.items()):
+                other.encoders[name] = self.encoders[name]
+
     def set_dropout(self, rates: dict[str, float]) -> None:
         """Change dropout rates: before and behind the sequence ``head``, and everywhere in a named encoder.
 

@@ -68,7 +68,7 @@ class Learner(lightning.LightningModule):
         if stage["teacher"] is not None:
             self.teacher = copy.deepcopy(student) if teacher is None else teacher
             self.teacher.requires_grad_(False)
-            self._share_frozen_encoders()
+            self.student.share_frozen(self.teacher)
         self.losses = build_losses(stage["losses"])
         for label, loss, _ in self.losses:
             for key, own in (("labels", list(clips.classes)), ("sample_rate", clips.sample_rate)):
@@ -84,12 +84,6 @@ class Learner(lightning.LightningModule):
         self._last: tuple[tuple[str, ...], ...] = ((), ())  # sources and clips of the step
         self.scaler = None
         self.train()  # a detector that was loaded is in evaluation mode, and Lightning leaves modes as they are
-
-    def _share_frozen_encoders(self) -> None:
-        """A frozen encoder is the same in both networks: keep it once."""
-        for name in self.student.frozen:
-            self.teacher.encoders[name] = self.student.encoders[name]
-        self.teacher.frozen = set(self.student.frozen)
 
     @property
     def networks(self) -> dict[str, Detector]:

@@ -204,6 +204,20 @@ def _check_stage(system: System, name: str, stage: Stage, where: str) -> None:
     _check_pseudo_labels(system, stage, at)
     if stage.start_from is not None and stage.start_from not in system.stages:
         raise SettingsError(f"{at}.start_from: no stage {stage.start_from!r}{nearest(stage.start_from, system.stages)}")
+    _check_cached(system, stage, at)
+
+
+def _check_cached(system: System, stage: Stage, at: str) -> None:
+    """The cache holds what encoders say with their first weights: no stage before has trained them."""
+    before, seen = stage.start_from, set()
+    while stage.cached and before in system.stages and before not in seen:
+        if trained := sorted(set(stage.freeze) - set(system.stages[before].freeze)):
+            raise SettingsError(
+                f"{at}.freeze: {before!r} trains {trained[0]!r}, but the cache holds its features from before; let it "
+                "hear every batch with `cached: false`"
+            )
+        seen.add(before)
+        before = system.stages[before].start_from
 
 
 def _check_parts(stage: Stage, encoders: list[str], at: str) -> None:

@@ -1,5 +1,6 @@
 """The network between waveform and scores, and the file it travels in."""
 
+import copy
 import dataclasses
 
 import pytest
@@ -179,6 +180,20 @@ def test_equal_detectors_make_equal_bytes(detector, tmp_path):
     for name in ("one", "two"):
         save_detectors(tmp_path / name, {"student": detector}, dataclasses.replace(specification()))
     assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+
+
+def test_frozen_encoders_are_kept_once_only_where_both_networks_have_the_same(detector):
+    student, same, averaged = (copy.deepcopy(detector) for _ in range(3))
+    student.freeze(["mobilenet"])
+    with torch.no_grad():
+        next(averaged.encoders["mobilenet"].parameters()).add_(0.1)  # a mean teacher of a stage that trained it
+    own = averaged.encoders["mobilenet"]
+    for other in (same, averaged):
+        student.share_frozen(other)
+    assert same.encoders["mobilenet"] is student.encoders["mobilenet"]
+    assert averaged.encoders["mobilenet"] is own
+    averaged.train()
+    assert not own.training and not any(parameter.requires_grad for parameter in own.parameters())
 
 
 def test_dropout_before_and_behind_the_head_and_in_an_encoder_can_be_set_apart():

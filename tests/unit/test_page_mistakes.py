@@ -150,6 +150,18 @@ def test_pseudo_labels_are_a_kind_of_their_own():
     check_system(page)
 
 
+def test_features_of_an_encoder_that_a_stage_before_trained_are_not_in_the_cache():
+    page, _ = read_page("atst_sed")
+    page = copy.deepcopy(page)
+    page["stages"]["head"] = page["stages"]["frozen"] | {"start_from": "finetune", "augment": []}
+    page["stages"]["later"] = page["stages"]["head"] | {"start_from": "head"}
+    refused(page, r"stages\.head\.freeze: 'finetune' trains 'atst', but the cache .* `cached: false`")
+    page["stages"]["head"] |= {"cached": False}
+    refused(page, r"stages\.later\.freeze: 'finetune' trains 'atst'")
+    page["stages"]["later"] |= {"cached": False}
+    check_system(page)
+
+
 @pytest.mark.parametrize("on", ["waveform", "spectrum", "features"])
 def test_a_mixture_is_heard_by_every_encoder_that_is_not_cached(on):
     spared = {"name": "mixup", "on": on, "encoders": ["cnn"], "teacher": "mixed"}
