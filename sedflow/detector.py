@@ -90,9 +90,9 @@ class Detector(nn.Module):
         return self
 
     def share_frozen(self, other: Detector) -> None:
-        """Keep frozen encoders once where those of another detector of this build, which freezes them too, are the same.
+        """Freeze the same encoders of another detector of this build, and keep those once that are equal.
 
-        They differ behind a stage that trained them and a mean teacher.
+        They are not behind a stage that trained them, and a mean teacher.
         """
         other.freeze(self.frozen)
         for name in self.frozen:
