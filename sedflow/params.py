@@ -19,6 +19,15 @@ PluginSpec = dict[str, Any]
 HELD_OUT = ("validation", "test")
 PSEUDO = "pseudo"  # the source of clips that an ensemble labelled
 EVENT_KINDS = ("strong", "soft")  # of labels that say when
+# sources that a page may switch off whether its corpora have them or not, and the kinds of their labels
+SOURCE_KINDS = {
+    "synthetic_strong": "strong",
+    "real_strong": "strong",
+    "weak": "weak",
+    "unlabeled": "none",
+    "soft": "soft",
+    PSEUDO: PSEUDO,
+}
 
 
 class Settings(pydantic.BaseModel):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from sedflow import plugins
 from sedflow.learning_checks import check_learning
-from sedflow.params import HELD_OUT, PSEUDO, Stage, System, canonical, validated
+from sedflow.params import HELD_OUT, PSEUDO, SOURCE_KINDS, Stage, System, canonical, validated
 from sedflow.plugins import SettingsError, nearest
 from sedflow.runs import HEADLINES
 from sedflow.source_mix import mix_doubts
@@ -196,8 +196,8 @@ def _check_stage(system: System, name: str, stage: Stage, where: str) -> None:
     at = f"{where}: stages.{name}"
     encoders = [encoder["name"] for encoder in system.detector.encoders]
     _check_parts(stage, encoders, at)
-    kinds = {source: kind for spec in system.corpora for source, kind in build_corpus(spec).sources.items()}
-    kinds |= {PSEUDO: PSEUDO}
+    of_corpora = {source: kind for spec in system.corpora for source, kind in build_corpus(spec).sources.items()}
+    kinds = SOURCE_KINDS | of_corpora
     _check_sources(system, stage, kinds, at)
     check_learning(system, stage, kinds, at)
     _check_schedule(stage, at)
@@ -247,8 +247,9 @@ def _check_sources(system: System, stage: Stage, kinds: dict[str, str], at: str)
     if sum(stage.sources.values()) < 1 or min(stage.sources.values()) < 0:
         raise SettingsError(f"{at}.sources: the shares {stage.sources} make no batch")
     offered = _offered(system)
-    for source in stage.sources:
-        _check_source(source, offered | {PSEUDO} if stage.pseudo_labels else offered, f"{at}.sources")
+    for source, share in stage.sources.items():
+        if share or source not in SOURCE_KINDS:
+            _check_source(source, offered | {PSEUDO} if stage.pseudo_labels else offered, f"{at}.sources")
     for key in ("sampling", "epoch_clips"):
         for source in getattr(stage, key):
             if source not in stage.sources:

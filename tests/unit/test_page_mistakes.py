@@ -5,7 +5,7 @@ import copy
 import pytest
 
 from sedflow.plugins import SettingsError
-from sedflow.systems import check_system, read_page
+from sedflow.systems import check_system, of_variant, read_page
 
 CPJKU, _ = read_page("cpjku_dcase24")
 WAVMIX, MIXUP = {"name": "wavmix"}, {"name": "mixup", "on": "features"}
@@ -183,6 +183,19 @@ def test_what_finds_none_of_its_clips_is_warned_of_and_the_rest_is_not(caplog):
     check_system(changed("finetune", ("sources",), off), "page.yaml")
     told = [line.partition(" does nothing")[0].removeprefix("page.yaml: stages.finetune.") for line in caplog.messages]
     assert told == [*["losses: supervised"] * 3, "augment: wavmix", "augment: time_mask"]
+
+
+def test_a_source_that_no_corpus_has_can_be_switched_off_but_not_misspelt():
+    page, _ = read_page("atst_sed")
+    page = of_variant(page, "tiny")
+    page["corpora"][0]["unlabeled"] = 0
+    for stage in page["stages"].values():
+        stage["sources"] |= {"unlabeled": 0, "pseudo": 0}
+    check_system(page)
+    page["stages"]["frozen"]["sources"]["unlabeld"] = 0
+    refused(page, r"no corpus has 'unlabeld'")
+    page["stages"]["frozen"]["sources"] = {"weak": 2, "unlabeled": 1}
+    refused(page, r"no corpus has 'unlabeled'")
 
 
 def test_a_stage_whose_losses_are_all_of_sources_without_a_share_is_refused():
