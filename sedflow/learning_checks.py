@@ -58,6 +58,14 @@ def _check_loss(loss: dict, stage: Stage, at: str) -> None:
     validated(LossWeight, {key: loss[key] for key in LOSS_WEIGHTS if key in loss}, f"{at}: {loss['name']}")
     if loss["name"] == "consistency" and stage.teacher is None:
         raise SettingsError(f"{at}: consistency needs a teacher; add `teacher: {{decay: 0.999}}` or drop the loss")
+    needs = {
+        ("consistency", "count_kinds"): ("group_divisor", loss.get("group_divisor")),
+        ("consistency", "dilute"): ("classes: known", loss.get("classes") == "known"),
+        ("distillation", "network"): ("checkpoint", loss.get("checkpoint")),
+    }
+    for (name, setting), (needed, there) in needs.items():
+        if loss["name"] == name and loss.get(setting) and not there:
+            raise SettingsError(f"{at}.{setting}: {name} has no use for it without `{needed}`; add that or drop it")
     if loss["name"] == "distillation" and not (stage.pseudo_labels or loss.get("checkpoint")):
         raise SettingsError(
             f"{at}: distillation needs a source of pseudo-labels: `pseudo_labels: <ensemble>` in the stage, or "

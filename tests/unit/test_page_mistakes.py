@@ -57,6 +57,9 @@ WAVMIXED, MIXED = ("augment", 0), ("augment", 1)
         ("frozen", (*CONSISTENCY, "weight"), -1, r"losses: consistency: weight: .*greater than or equal to 0"),
         ("frozen", (*CONSISTENCY, "ramp"), "exponential", r"ramp_limit .*the ramp is exponential, drop it"),
         ("frozen", (*CONSISTENCY, "ramp_steps"), 0, r"a linear ramp with ramp_steps 0 does nothing"),
+        ("frozen", (*CONSISTENCY, "dilute"), True, r"losses\.dilute: .*no use for it without `classes: known`"),
+        ("frozen", (*CONSISTENCY, "count_kinds"), True, r"losses\.count_kinds: .*without `group_divisor`; add that"),
+        ("frozen_2", (*DISTILLATION, "network"), "teacher", r"losses\.network: .*no use for it without `checkpoint`"),
         ("frozen_2", (*DISTILLATION, "balance"), 7, r"distillation cannot take 7"),
         ("frozen", ("optimizer", "floor"), 2, r"optimizer\.floor: .*less than or equal to 1"),
         (
