@@ -163,6 +163,13 @@ def test_every_page_has_a_tiny_form_of_the_same_stages():
             assert tiny_stage.steps <= 4
 
 
+@pytest.mark.parametrize("system", ["atst_sed", "beats_sed", "cpjku_dcase24", "efficient_sed", "dcase2016_task2"])
+def test_a_gpu_does_not_wait_until_one_process_has_read_a_batch(system):
+    for variant in ("default", *read_system(system).variants):
+        expected = 0 if variant.startswith("tiny") else 6  # ATST-SED's and the DCASE baselines'
+        assert {stage.workers for stage in read_system(system, variant).stages.values()} == {expected}
+
+
 def test_variants_of_the_comparison_say_what_was_published():
     assert read_yaml("workflow/systems/efficient_sed.yaml")["comparison"]["groups"]
     for name in ("atst_sed", "efficient_sed"):
