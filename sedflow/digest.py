@@ -13,7 +13,8 @@ import hashlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from sedflow import plugins
+from sedflow import audio, plugins
+from sedflow.download import pretrained
 from sedflow.events import AUDIO_SUFFIXES
 
 PACKAGE = Path(__file__).parent
@@ -62,6 +63,34 @@ def listing(folders: Iterable[str]) -> str:
             )
     rows = sorted(f"{path.as_posix()} {path.stat().st_size}" for path in found)
     return hashlib.sha256("\n".join(rows).encode()).hexdigest()[:16]
+
+
+def weights_file(name: str) -> str:
+    """Where weights that a page names lie: a path is a file of the user's, other names are of data/pretrained.yaml."""
+    return name if {"/", "."} & set(str(name)) else f"models/pretrained/{name}.pt"
+
+
+def weights(name: str) -> str:
+    """What tells weights that a page names from others.
+
+    Raises
+    ------
+    SettingsError    a name that data/pretrained.yaml lacks, or a file that is not there
+    """
+    if name in pretrained():
+        return pretrained()[name]["sha256"] or name
+    if weights_file(name) != name:
+        raise plugins.SettingsError(f"no weights {name!r}{plugins.nearest(name, pretrained())}")
+    if not Path(name).is_file():
+        raise plugins.SettingsError(
+            f"weights: {name}: no such file; correct the path, or name some of data/pretrained.yaml"
+        )
+    return _sum(name, Path(name).stat().st_mtime_ns)
+
+
+@functools.cache  # a plan asks for every encoder of every page
+def _sum(path: str, changed_ns: int) -> str:
+    return audio.sha256(path)
 
 
 def _digest(paths: Iterable[Path]) -> str:

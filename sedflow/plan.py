@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from sedflow import digest, plugins, postprocess, postprocess_checks, stage_plugins, systems
-from sedflow.download import pretrained
 from sedflow.features import cache_key
 from sedflow.params import PSEUDO, SettingsError, Shared, Stage, System, canonical
 from sedflow.yaml_text import read_yaml
@@ -68,7 +67,10 @@ class Pages:
         except postprocess.PostprocessError as error:
             raise SettingsError(f"{page}: {error}") from None
         for encoder in system.detector.encoders:
-            cache_folder(system, encoder)
+            try:
+                cache_folder(system, encoder)
+            except SettingsError as error:
+                raise SettingsError(f"{page}: detector.encoders: {error}") from None
         folders = list(corpora(system))
         for folder in folders:
             self.corpus(folder)
@@ -113,11 +115,11 @@ class Pages:
 
     def _cache(self, key: str) -> dict:
         """What a cache folder holds: ``encoder`` with its settings, ``weights``, ``clip_seconds``, ``shards``."""
-        for _, _, system in self._everywhere:
-            for encoder in system.detector.encoders:
-                if cache_folder(system, encoder) == key:
+        for settings, encoder in [(found, own) for *_, found in self._everywhere for own in found.detector.encoders]:
+            with contextlib.suppress(SettingsError):  # of a page that nobody asked for
+                if cache_folder(settings, encoder) == key:
                     own = {name: value for name, value in encoder.items() if name != "weights"}
-                    shape = {"clip_seconds": system.clip_seconds, "shards": system.feature_shards}
+                    shape = {"clip_seconds": settings.clip_seconds, "shards": settings.feature_shards}
                     return {"encoder": own, "weights": encoder.get("weights"), **shape}
         raise SettingsError(f"no page in {self.folder} has an encoder whose features lie in data/features/{key}")
 
@@ -228,10 +230,7 @@ def member_files(page: System, ensemble: str, **wildcards) -> list[str]:
 def cache_folder(system: System, encoder: dict) -> str:
     """Name of the folder with an encoder's features."""
     own = {name: value for name, value in encoder.items() if name != "weights"}
-    name = encoder.get("weights")
-    if name is not None and name not in pretrained():
-        raise SettingsError(f"detector.encoders: no weights {name!r}{plugins.nearest(name, pretrained())}")
-    identity = name and (pretrained()[name]["sha256"] or name)
+    identity = digest.weights(encoder["weights"]) if encoder.get("weights") else None
     code = digest.plugin("encoders", encoder["name"])
     return f"{cache_key(own, code, identity, system.clip_seconds, system.sample_rate)}-{system.feature_shards}"
 
@@ -255,11 +254,11 @@ def cache_files(system: System, stage: Stage) -> list[str]:
 
 
 def weights(system: System, stage: Stage) -> dict[str, str]:
-    """Encoders → official weights that a stage begins with; none if it goes on from another stage."""
+    """Encoders → files of weights that a stage begins with; none if it goes on from another stage."""
     if stage.start_from is not None:
         return {}
     named = {encoder["name"]: encoder.get("weights") for encoder in system.detector.encoders}
-    return {encoder: f"models/pretrained/{name}.pt" for encoder, name in named.items() if name}
+    return {encoder: digest.weights_file(name) for encoder, name in named.items() if name}
 
 
 def train_settings(name: str, system: System, stage: str) -> dict:

@@ -107,6 +107,26 @@ def test_weights_are_read_where_training_begins():
     assert plan.weights(SYSTEM, FINETUNE) == {}
 
 
+def test_weights_may_be_a_file_whose_content_names_the_cache(folder, tmp_path):
+    file = tmp_path / "own.safetensors"
+    file.write_bytes(b"some")
+    page = yaml.safe_load((folder / "mine.yaml").read_text())
+    page["detector"]["encoders"][0]["weights"] = str(file)
+    (folder / "mine.yaml").write_text(yaml.safe_dump(page))
+    pages = plan.Pages(folder, params.read_shared())
+    system = pages.checked("mine", "default")
+    assert plan.weights(system, system.stages["frozen"]) == {"mobilenet": str(file)}
+    (before,) = plan.caches(system, system.stages["frozen"]).values()
+    assert pages.cache(Path(before).name)["weights"] == str(file)
+    file.write_bytes(b"some other")
+    assert [before] != list(plan.caches(system, system.stages["frozen"]).values())
+    file.unlink()
+    with pytest.raises(
+        SettingsError, match=r"mine\.yaml: detector\.encoders: weights: .*own\.safetensors: no such file"
+    ):
+        plan.Pages(folder, params.read_shared()).checked("mine", "default")
+
+
 def test_a_stage_without_teacher_has_one_network():
     assert (plan.networks(FROZEN), plan.networks(FINETUNE)) == (["student"], ["student", "teacher"])
 

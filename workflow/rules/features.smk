@@ -3,7 +3,7 @@ rule features:
     input:
         clips="data/manifests/{corpus}/clips.tsv",
         weights=lambda wildcards: [
-            f"models/pretrained/{name}.pt" for name in [PAGES.cache(wildcards.key)["weights"]] if name
+            digest.weights_file(name) for name in [PAGES.cache(wildcards.key)["weights"]] if name
         ],
     output:
         "data/features/{key}/{corpus}/{source}-{shard}.npy",
