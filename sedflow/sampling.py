@@ -31,7 +31,7 @@ class Draws:
     pool : sequence of str    clip ids
     seed : int
     source : str    sources draw independently
-    weights : (clips,), optional    chances of a balanced draw; clips of weight 0 come last
+    weights : (clips,), optional    chances of a balanced draw; clips of weight 0 come last, each as likely
     round_clips : int, optional    length of a round; at most, and by default, all clips
     """
 
@@ -64,9 +64,10 @@ class Draws:
         if self.weights is None:
             return rng.permutation(len(self.pool))[: self.round_clips]
         # the order of Gumbel keys is that of draws without replacement, one after the other (Efraimidis & Spirakis)
+        chance = rng.gumbel(size=len(self.pool))
         with np.errstate(divide="ignore"):
-            keys = np.log(self.weights) + rng.gumbel(size=len(self.pool))
-        return np.argsort(-keys, kind="stable")[: self.round_clips]
+            keys = np.log(self.weights) + chance
+        return np.lexsort((-chance, -keys))[: self.round_clips]
 
 
 def balanced_weights(amounts: Sequence[Mapping[str, float]], offset: float) -> np.ndarray:

@@ -255,7 +255,7 @@ def _check_sources(system: System, stage: Stage, kinds: dict[str, str], at: str)
             if source not in stage.sources:
                 raise SettingsError(f"{at}.{key}: {source!r} is no source here{nearest(source, stage.sources)}")
     for source, how in stage.sampling.items():
-        if how == "balanced" and kinds.get(source, "none") == "none":
+        if how == "balanced" and kinds.get(source, "none") in ("none", PSEUDO):
             raise SettingsError(f"{at}.sampling: {source!r} has no labels that could be balanced; set it to uniform")
 
 

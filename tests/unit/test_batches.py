@@ -367,7 +367,9 @@ def test_draws_are_a_function_of_seed_source_and_position():
 
 
 def test_clips_without_labels_come_last_and_sources_without_any_cannot_be_balanced(two_corpora, tmp_path):
-    assert Draws(["a", "b", "c"], 1, "s", np.array([0.0, 1.0, 0.0]), 3)[0] == "b"
+    draws = Draws(["a", "b", "c"], 1, "s", np.array([0.0, 1.0, 0.0]), 2)
+    rounds = [(draws[position], draws[position + 1]) for position in range(0, 40, 2)]
+    assert set(rounds) == {("b", "a"), ("b", "c")}
     clips = clip_set(tmp_path, read_manifests(*two_corpora), ["weak", "real_strong"])
     assert clips.balanced_weights("weak") == pytest.approx([1000 / 101, 0])
     assert clips.balanced_weights("real_strong")[0] > 0
@@ -381,12 +383,18 @@ def test_clips_without_labels_come_last_and_sources_without_any_cannot_be_balanc
     [
         ({"weeks": "uniform"}, r"stages\.only\.sampling: 'weeks' is no source here; did you mean 'weak'\?"),
         ({"unlabeled": "balanced"}, r"sampling: 'unlabeled' has no labels that could be balanced; set it to uniform"),
+        ({"pseudo": "balanced"}, r"sampling: 'pseudo' has no labels that could be balanced; set it to uniform"),
         ({"weak": "evenly"}, r"stages\.only\.sampling\.weak: Input should be 'uniform' or 'balanced'"),
     ],
 )
 def test_a_page_that_cannot_be_sampled_is_refused(sampling, message):
-    stage = {"sources": {"weak": 1, "unlabeled": 1}, "sampling": sampling, "losses": [{"name": "supervised"}]}
-    stage |= {"optimizer": {"lr": {"head": 1e-3, "cnn": 1e-3}}, "steps": 2, "validate_every": 1}
+    stage = {"sources": {"weak": 1, "unlabeled": 1, "pseudo": 0}, "sampling": sampling}
+    stage |= {
+        "losses": [{"name": "supervised"}],
+        "optimizer": {"lr": {"head": 1e-3, "cnn": 1e-3}},
+        "steps": 2,
+        "validate_every": 1,
+    }
     detector = {"encoders": [{"name": "cnn"}], "sequence": {"name": "bigru"}, "frame_rate": 15.625}
     page = {"title": "a page", "corpora": [{"name": "demo"}], "detector": detector, "stages": {"only": stage}}
     with pytest.raises(SettingsError, match=message):
