@@ -12,8 +12,10 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 import torch
 
+from sedflow.audio import AudioError
 from sedflow.dataset import Batch, ClipSet
 from sedflow.events import LabelError
+from sedflow.features import CacheError
 from sedflow.params import EVENT_KINDS, PSEUDO
 from sedflow.sampling import Draws, stable_number
 
@@ -147,9 +149,31 @@ class Parts(torch.utils.data.Dataset):
 
 def loader(dataset, order: Iterable[int], workers: int) -> torch.utils.data.DataLoader:
     """Items of a dataset in this order, read ahead by ``workers`` processes."""
-    return torch.utils.data.DataLoader(
-        dataset, batch_size=None, sampler=list(order), num_workers=workers, prefetch_factor=2 if workers else None
-    )
+    ahead = {"num_workers": workers, "prefetch_factor": 2 if workers else None}
+    return _Loader(_Reading(dataset), batch_size=None, sampler=list(order), **ahead)
+
+
+class _Reading(torch.utils.data.Dataset):
+    """Items of a dataset, or what is wrong with one: raised in a loader process, it would come with a traceback."""
+
+    def __init__(self, dataset):
+        self.dataset = dataset
+
+    def __getitem__(self, number: int):
+        try:
+            return self.dataset[number]
+        except (AudioError, CacheError, LabelError) as error:
+            return error
+
+
+class _Loader(torch.utils.data.DataLoader):
+    """Raises what is wrong with an item in the process that asked for it."""
+
+    def __iter__(self):
+        for item in super().__iter__():
+            if isinstance(item, Exception):
+                raise item
+            yield item
 
 
 def move(value, device):

@@ -8,13 +8,14 @@ import pytest
 import torch
 
 from sedflow import audio
+from sedflow.audio import AudioError
 from sedflow.corpora.demo import soften
 from sedflow.dataset import ClipSet
 from sedflow.evaluation import evaluate
 from sedflow.events import ClassSet, Clip, Event, LabelError, read_events, write_clips, write_events, write_weak
 from sedflow.features import CacheError, write_shard
 from sedflow.frames import FrameGrid, frame_targets
-from sedflow.loading import Share, TrainingBatches
+from sedflow.loading import Share, TrainingBatches, loader
 from sedflow.manifests import read_manifests
 from sedflow.plugins import SettingsError
 from sedflow.pseudo import PseudoLabels
@@ -466,3 +467,17 @@ def test_a_crowd_is_as_sure_as_the_second_is_full():
     assert softened == sorted(
         [Event(0, 1, "a", 0.5), Event(1, 2, "a", 1.0), Event(2, 3, "a", 0.75), Event(0, 1, "b", 0.5)]
     )
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_what_is_wrong_with_a_clip_is_one_message_whoever_reads_it(workers):
+    class Broken(torch.utils.data.Dataset):
+        def __getitem__(self, number):
+            if number == 1:
+                raise AudioError("b.flac: the file is truncated, copy it again")
+            return number
+
+    items = iter(loader(Broken(), [0, 1], workers))
+    assert next(items) == 0
+    with pytest.raises(AudioError, match=r"^b\.flac: the file is truncated, copy it again$"):
+        next(items)
