@@ -264,7 +264,10 @@ def validated(kind: type[Settings], content: dict, where: str):
         if first["type"] == "value_error":
             raise SettingsError(": ".join(filter(None, (where, key, str(first["ctx"]["error"]))))) from None
         hint = nearest(first["loc"][-1], _fields(kind, first["loc"][:-1])) if first["type"] == "extra_forbidden" else ""
-        reason = "unknown setting" if hint else f"{first['msg']}, got {first.get('input')!r}"
+        absent = first["type"] == "missing"  # then pydantic shows the whole page
+        reason = (
+            "unknown setting" if hint else "is missing" if absent else f"{first['msg']}, got {first.get('input')!r}"
+        )
         raise SettingsError(f"{where}: {key}: {reason}{hint}") from None
 
 

@@ -54,7 +54,10 @@ def check(family: str, spec: dict, where: str) -> dict:
     """
     if not isinstance(spec, dict) or not isinstance(spec.get("name"), str):
         raise SettingsError(f"{where}: expected {{name: …}} with one of {names(family)}, got {spec!r}")
-    known = settings_of(family, spec["name"])
+    try:
+        known = settings_of(family, spec["name"])
+    except SettingsError as error:
+        raise SettingsError(f"{where}: {error}") from None
     checked = {"name": spec["name"]}
     for key, value in spec.items():
         if key == "name":
@@ -105,13 +108,16 @@ def has_method(family: str, name: str, method: str) -> bool:
 def source_file(family: str, name: str) -> Path:
     """The file a plugin lives in."""
     if "." in name:
-        found = importlib.util.find_spec(name)
+        try:
+            found = importlib.util.find_spec(name)
+        except (ImportError, ValueError):  # a part of the name, or the name, is no module's
+            found = None
         if found is None or found.origin is None:
-            raise SettingsError(f"{family}: no module {name!r} can be imported")
+            raise SettingsError(f"no module {name!r} can be imported")
         return Path(found.origin)
     path = PACKAGE / family / f"{name}.py"
     if name == "__init__" or not path.is_file():
-        raise SettingsError(f"{family}: there is no {name!r}{nearest(name, names(family))}")
+        raise SettingsError(f"there is no {name!r} in sedflow/{family}{nearest(name, names(family))}")
     return path
 
 

@@ -11,7 +11,18 @@ from sedflow.plugins import SettingsError
 
 
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
-    """PyYAML, but ``on``, ``off``, ``yes`` and ``no`` are words, as in YAML 1.2, which DVC reads."""
+    """PyYAML, but as in YAML 1.2, which DVC reads: ``on``, ``off``, ``yes`` and ``no`` are words, keys stand once."""
+
+    def construct_mapping(self, node, deep=False):
+        """A mapping; a key that stands in it twice would overrule itself in silence."""
+        begin, end = node.start_mark.index, node.end_mark.index
+        written = [key for key, _ in node.value if begin <= key.start_mark.index < end]  # the others `<<` brought
+        words = [key.value if isinstance(key, yaml.ScalarNode) else key for key in written]
+        if twice := [key for place, key in enumerate(written) if words[place] in words[:place]]:
+            raise yaml.constructor.ConstructorError(
+                None, None, f"{twice[0].value!r} stands there twice; delete one", twice[0].start_mark
+            )
+        return super().construct_mapping(node, deep)
 
 
 _Loader.yaml_implicit_resolvers = {

@@ -111,6 +111,22 @@ def test_a_page_that_is_no_mapping_is_refused(tmp_path, text):
         read_yaml(tmp_path / "page.yaml")
 
 
+def test_a_key_that_stands_twice_is_refused_where_it_stands(tmp_path):
+    page = tmp_path / "page.yaml"
+    page.write_text("a: &a {x: 1}\nb: &b {<<: *a, x: 2}\nc: {<<: *b, x: 3}\n")
+    assert read_yaml(page)["c"] == {"x": 3}
+    page.write_text("detector:\n  steps: 1\n  dropout: 0.5\n  steps: 2\n")
+    with pytest.raises(SettingsError, match=r"page\.yaml: not valid YAML: 'steps' stands there twice(?s:.*)line 4"):
+        read_yaml(page)
+
+
+def test_a_setting_that_is_missing_is_named_without_the_whole_page():
+    page = {key: value for key, value in PAGE.items() if key != "title"}
+    with pytest.raises(SettingsError) as error:
+        check_system(page, "page.yaml")
+    assert str(error.value) == "page.yaml: title: is missing"
+
+
 def test_a_variant_changes_what_it_names_and_nothing_else():
     base = {"a": {"b": 1, "c": [1, 2]}, "d": {"name": "x", "width": 1}}
     merged = overlay(base, {"a": {"c": [3]}, "d": {"name": "y"}})

@@ -27,7 +27,7 @@ def test_settings_are_checked_without_importing_torch():
 
 
 def test_an_unknown_plugin_is_refused_with_the_nearest_one():
-    with pytest.raises(SettingsError, match="did you mean 'bigru'"):
+    with pytest.raises(SettingsError, match=r"page: detector\.sequence: there is no 'bigruu'.*did you mean 'bigru'"):
         plugins.check("sequence", {"name": "bigruu"}, "page: detector.sequence")
 
 
@@ -54,5 +54,6 @@ def test_a_name_with_a_dot_is_a_module_outside_the_package(tmp_path, monkeypatch
     (tmp_path / "mine.py").rename(tmp_path / "lab" / "mine.py")
     monkeypatch.syspath_prepend(tmp_path)
     assert plugins.build("sequence", {"name": "lab.mine", "size": 5}).size == 5
-    with pytest.raises(SettingsError, match="no module"):
-        plugins.check("sequence", {"name": "lab.yours"}, "page")
+    for name in ("lab.yours", "nobodys.mine", ".mine"):
+        with pytest.raises(SettingsError, match="page: no module"):
+            plugins.check("sequence", {"name": name}, "page")
