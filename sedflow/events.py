@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import unicodedata
 from collections.abc import Iterable, Mapping
 from pathlib import PurePath
 
@@ -106,8 +107,8 @@ class ClassSet:
 
 
 def clip_id(filename: str) -> str:
-    """File name without folder and audio extensions, ``dog.mp3.wav`` without both: as scores and detections say."""
-    name = PurePath(filename.replace("\\", "/")).name
+    """File name without folder and audio extensions (``dog.mp3.wav``: both), letters composed as tables have them."""
+    name = PurePath(unicodedata.normalize("NFC", filename).replace("\\", "/")).name
     while (suffix := PurePath(name).suffix).lower() in AUDIO_SUFFIXES:
         name = name.removesuffix(suffix)
     return name

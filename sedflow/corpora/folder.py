@@ -17,6 +17,7 @@ between training, validation and test are refused.
 
 from __future__ import annotations
 
+import difflib
 import logging
 import math
 import zlib
@@ -39,6 +40,7 @@ from sedflow.events import (
     write_table,
 )
 
+_SPELLING = str.maketrans("", "", " _-")  # what spellings of one label differ in, beside case
 WEAK_TOLERANCE = 1.1  # a weak clip may be longer than a training clip by this factor
 
 log = logging.getLogger(__name__)
@@ -120,7 +122,8 @@ class Folder:
             for clip in labels:
                 (found if clip in paths else absent).setdefault(clip, source)
         if len(absent) > self.allow_missing:
-            listed = "\n  ".join(f"{clip} ({source})" for clip, source in list(absent.items())[:20])
+            spare = {clip.casefold(): clip for clip in paths if clip not in found}
+            listed = "\n  ".join(self._absent(clip, source, spare) for clip, source in list(absent.items())[:20])
             raise LabelError(
                 f"{self.path}: {len(absent)} recordings stand in a table but not in the folder, the settings allow "
                 f"{self.allow_missing}:\n  {listed}\nAdd them, delete their rows, or raise allow_missing"
@@ -159,6 +162,12 @@ class Folder:
                         prepared.weak[clip.id] = labels
         return prepared
 
+    def _absent(self, clip: str, source: str, spare: dict[str, str]) -> str:
+        """A recording that is not there, the table that names it, and what it may be called."""
+        table = self.tables.get(source, self.tables.get("strong"))  # what is split off stands in strong.tsv
+        close = difflib.get_close_matches(clip.casefold(), spare, n=1)
+        return f"{clip} ({table.name})" + (f", but there is {spare[close[0]]}" if close else "")
+
     def _table(self, name: str, file: str | None) -> Path | None:
         choices = [file] if file else [f"{name}.tsv", *(["unlabeled"] if name == "unlabeled" else [])]
         found = [self.path / choice for choice in choices if (self.path / choice).exists()]
@@ -177,6 +186,13 @@ class Folder:
             labels |= {label for of_clip in read_weak(self.tables["weak"]).values() for label in of_clip}
         if not labels:
             raise LabelError(f"{self.path}: the tables name no label at all; at least one event is needed")
+        spelt: dict[str, str] = {}
+        for label in sorted(labels):
+            if (other := spelt.setdefault(label.casefold().translate(_SPELLING), label)) != label:
+                raise LabelError(
+                    f"{self.path}: the tables name {other!r} and {label!r}; spell them alike, or, if they are two "
+                    "classes, write classes.txt with both (one a line, other spellings of it behind it after tabs)"
+                )
         return ClassSet(tuple(sorted(labels)))
 
     def _labels(self, shares: dict[str, float]) -> dict[str, dict]:

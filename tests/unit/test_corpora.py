@@ -4,6 +4,7 @@ import functools
 import json
 import subprocess
 import sys
+import unicodedata
 
 import corpus_folders
 import numpy as np
@@ -397,13 +398,34 @@ def test_missing_recordings_are_listed_and_allowed_by_number_only(own, tmp_path)
     (own / "audio" / "weak 0.flac").unlink()
     (own / "audio" / "day 1" / "clip 3.wav").unlink()
     with pytest.raises(
-        LabelError, match=r"(?s)2 recordings stand in a table but not in the folder.*clip 3 .*weak 0 \(weak\)"
+        LabelError, match=r"(?s)2 recordings stand in a table but not in the folder.*clip 3 .*weak 0 \(weak\.tsv\)"
     ):
         check(own, tmp_path, allow_missing=1)
     assert not (tmp_path / "raw" / "files.tsv").exists()
     corpus = check(own, tmp_path, allow_missing=2, shards=1)
     prepared = corpus.prepare(tmp_path / "raw", tmp_path / "audio", 0)
     assert not {clip.id for clip in prepared.clips} & {"clip 3", "weak 0"}
+
+
+def test_a_missing_recording_is_told_with_its_table_and_the_file_that_may_be_meant(own, tmp_path):
+    (own / "audio" / "day 1" / "clip 3.wav").rename(own / "audio" / "Clip 03.wav")
+    with pytest.raises(LabelError, match=r"clip 3 \(strong\.tsv\), but there is Clip 03\n"):
+        check(own, tmp_path)
+
+
+def test_a_file_is_found_however_its_letters_are_composed(own, tmp_path):
+    write(own / "audio" / unicodedata.normalize("NFD", "Vögel.wav"), np.random.default_rng(1), 2, 16000, 1)
+    add(own, "weak.tsv", unicodedata.normalize("NFC", "Vögel.wav") + "\tdog")
+    assert "Vögel" in check(own, tmp_path).labels["weak"]
+
+
+@pytest.mark.parametrize("label", ["Dog", "d_o g"])
+def test_two_spellings_of_a_label_are_no_two_classes_unless_a_class_list_says_so(own, label):
+    add(own, "weak.tsv", f"weak 9.flac\t{label}")
+    with pytest.raises(LabelError, match=f"{label}.*spell them alike, or.*classes.txt"):
+        build(own)
+    (own / "classes.txt").write_text(f"dog\n{label}\ncat\n")
+    assert build(own).classes.labels == ("dog", label, "cat")
 
 
 def test_two_files_of_one_name_are_refused(own, tmp_path):
