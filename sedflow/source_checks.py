@@ -31,7 +31,7 @@ def warn_of_sources(
     weak: Mapping[str, Sequence[str]],
     classes: ClassSet,
 ) -> list[str]:
-    """Log a warning for each doubt about a training source.
+    """Log a warning for each doubt about a training source, and for classes that no held-out clip has.
 
     Parameters
     ----------
@@ -45,11 +45,14 @@ def warn_of_sources(
     """
     warnings = []
     for source, kind in sources.items():
-        if source in HELD_OUT or kind == "none":
+        if kind == "none":
             continue
         of_source = [clip for clip in clips if clip.source == source]
         labels = {clip.id: _labels(clip.id, kind, strong, weak) for clip in of_source}
-        found = _balance(labels, classes, kind)
+        if source in HELD_OUT:
+            warnings += [f"{source}: {doubt}: what is measured leaves that out" for doubt in _absent(labels, classes)]
+            continue
+        found = _absent(labels, classes) + _balance(labels, classes, kind)
         if kind == "weak":
             found += _silent_negatives([clip for clip in of_source if not labels[clip.id]])
         if source.startswith("synthetic"):
@@ -69,11 +72,15 @@ def _labels(clip: str, kind: str, strong, weak) -> set[str]:
     return set(weak[clip]) if kind == "weak" else {event.label for event in strong[clip] if event.confidence >= 0.5}
 
 
+def _absent(labels: Mapping[str, set[str]], classes: ClassSet) -> list[str]:
+    found = set().union(*labels.values())
+    absent = [label for label in classes.labels if label not in found]
+    return [f"none of its {len(labels)} clips has {', '.join(absent)}"] if absent else []
+
+
 def _balance(labels: Mapping[str, set[str]], classes: ClassSet, kind: str) -> list[str]:
     counts = Counter(label for of_clip in labels.values() for label in of_clip)
     doubts = []
-    if absent := [label for label in classes.labels if not counts[label]]:
-        doubts.append(f"none of its {len(labels)} clips has {', '.join(absent)}")
     if counts and (most := counts.most_common(1)[0])[1] > RARE * (least := counts.most_common()[-1])[1]:
         doubts.append(
             f"{most[1]} of its {len(labels)} clips have {most[0]!r}, but {least[1]} {least[0]!r}; "

@@ -57,6 +57,7 @@ rule prepare:
         " --shard {params.shard} --out {params.out} > {log} 2>&1"
 
 
+# What it warns of is meant for whoever looks on, so it goes to the terminal, too.
 rule collect:
     input:
         shards=shards_of,
@@ -72,7 +73,7 @@ rule collect:
         manifests="data/manifests/{corpus}",
         code=corpus_code("collect"),
     shell:
-        "python -m sedflow.cli collect {params.corpus:q} {params.manifests} > {log} 2>&1"
+        "python -m sedflow.cli collect {params.corpus:q} {params.manifests} 2>&1 | tee {log}"
 
 
 # What a system reads of a corpus, as one small file: DVC follows it, since other systems may share the corpus' folder.
