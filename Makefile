@@ -35,8 +35,9 @@ install: .venv/installed ## make .venv from the lock file, with the system libra
 demo: install ## the whole pipeline on the corpus it synthesises itself, in minutes
 	@$(MAKE) run SYSTEM=demo
 
-run: install ## one system: make run SYSTEM=esc10
-	@test -n "$(SYSTEM)" || { echo "which system? make run SYSTEM=…, one of: $(notdir $(basename $(wildcard workflow/systems/*.yaml)))" >&2; exit 2; }
+run: ## one system: make run SYSTEM=esc10
+	@test -f "workflow/systems/$(SYSTEM).yaml" || { echo "which system? make run SYSTEM=…, one of: $(notdir $(basename $(wildcard workflow/systems/*.yaml)))" >&2; exit 2; }
+	@$(MAKE) install
 	@$(activate); snakemake --cores $(CORES) $(SYSTEM)
 	@$(activate); python -m sedflow.cli summary $(SYSTEM)
 

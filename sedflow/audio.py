@@ -127,7 +127,7 @@ def _opened(path):
 
     path = Path(path)
     if not path.is_file():
-        raise AudioError(f"{path}: no such audio file; correct the path in the label file or add the recording")
+        raise AudioError(f"{path}: no such audio file; correct the path or add the recording")
     if path.stat().st_size == 0:
         raise AudioError(f"{path}: the file has zero bytes; download or copy it again")
     try:

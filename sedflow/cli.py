@@ -103,7 +103,7 @@ def detect(
     audio: Path,
     checkpoint: Annotated[Path, typer.Option(help="detector.safetensors of a finished run")],
     out: Annotated[
-        Path | None, typer.Option(help="file to write, for audacity and raven a folder or ….txt; none prints a TSV")
+        Path | None, typer.Option(help="file to write, for audacity and raven a folder or ….txt; a TSV is printed")
     ] = None,
     format: Literal["tsv", "json", "audacity", "raven", "picture"] = "tsv",
 ):
@@ -115,6 +115,8 @@ def detect(
         _to_write(out)
     if format == "picture" and (out is None or out.suffix not in PICTURES):
         raise typer.BadParameter(f"a picture needs --out, a file that ends in one of {', '.join(PICTURES)}")
+    if format != "tsv" and out is None:
+        raise typer.BadParameter(f"{format} needs --out, where to write it; without it a TSV is printed")
     events = detect(audio, checkpoint)
     if format == "picture":
         return draw_recording(out, audio, events)

@@ -176,6 +176,8 @@ def detect(path: Path, checkpoint: Path) -> list[Event]:
     """Events in one recording, by the detector's own post-processing and thresholds."""
     from sedflow.detections import detect_events
 
+    if Path(path).is_dir():
+        raise LabelError(f"{path}: a folder, and `detect` reads one recording; `score` reads folders")
     detector, specification = _finished(checkpoint)
     scores = _score_files(
         {"detector": detector}, {clip_id(Path(path).name): Path(path)}, specification, Path(path).name

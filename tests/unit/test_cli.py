@@ -58,6 +58,7 @@ def test_every_import_of_ours_stands_in_the_command_that_needs_it():
             ["score", "one.wav", "--checkpoint", "c.safetensors", "--out", "s"],
             "one.wav: a file, and `score` reads folders",
         ),
+        (["detect", ".", "--checkpoint", "c.safetensors"], "a folder, and `detect` reads one recording"),
         (["download", '{"name": "dmeo"}', "--out", "raw"], "did you mean 'demo'"),
         (["weights", "mn05_as", "--out", "w.pt"], "mn05_as"),
         (["inspect", "nowhere.safetensors"], "nowhere.safetensors"),
@@ -86,6 +87,7 @@ def test_debugging_shows_the_traceback(tmp_path, monkeypatch):
         (["evaluate", "s", "t.tsv", "--intervals", "-1"], "--intervals"),
         (["compare", "a", "b", "--draws", "0"], "--draws"),
         (["detect", "a.wav", "--checkpoint", "c", "--format", "picture", "--out", "a.txt"], ".png, .svg, .pdf"),
+        (["detect", "a.wav", "--checkpoint", "c", "--format", "json"], "json needs --out"),
     ],
 )
 def test_options_that_cannot_be_are_refused_before_anything_is_read(words, said):
@@ -128,3 +130,10 @@ def test_a_clip_table_that_is_not_there_is_named_with_the_cure(tmp_path):
     with pytest.raises(FileNotFoundError) as nowhere:
         read_clips(tmp_path / "nope.tsv")
     assert told(nowhere.value) == f"{tmp_path}/nope.tsv: no such file or folder; check the path, or make the file first"
+
+
+def test_a_system_that_is_not_there_is_told_before_anything_is_installed():
+    done = subprocess.run(
+        ["make", "run", "SYSTEM=esc11"], cwd=Path(cli.__file__).parents[1], capture_output=True, text=True
+    )
+    assert done.returncode == 2 and "esc10" in done.stderr and not done.stdout
