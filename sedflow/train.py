@@ -5,13 +5,18 @@ What a run needs to resume lives in its work folder; the run folder is written o
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import errno
+import fcntl
 import hashlib
 import io
 import json
 import logging
+import os
 import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import lightning
@@ -72,12 +77,32 @@ def train(  # noqa: PLR0913 (one rule's inputs)
     learner = Learner(student, stage, clips, judge, seed, teacher)
     trainer = build_trainer(stage, work)
     last = work / LAST
-    try:
-        trainer.fit(learner, ckpt_path=str(last) if last.exists() else None, weights_only=True)
-    except SIGTERMException:  # leaves without a code, which shells and schedulers take for success
-        sys.exit(128 + signal.SIGTERM)
-    if trainer.is_global_zero:
-        finish(learner, trainer, settings, seed, out)
+    with alone_in(work):
+        try:
+            trainer.fit(learner, ckpt_path=str(last) if last.exists() else None, weights_only=True)
+        except SIGTERMException:  # leaves without a code, which shells and schedulers take for success
+            sys.exit(128 + signal.SIGTERM)
+        if trainer.is_global_zero:
+            finish(learner, trainer, settings, seed, out)
+
+
+@contextlib.contextmanager
+def alone_in(work: Path) -> Iterator[None]:
+    """Wait until no other job is at the same run: variants that differ in later stages alone share the first ones.
+
+    Who has waited finds the run done, and takes its results. Processes that share a run's batches are one job.
+    """
+    if any(os.environ.get(name, "0") != "0" for name in ("LOCAL_RANK", "SLURM_PROCID")):
+        yield
+        return
+    with (work / "lock").open("w") as lock:
+        try:
+            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:  # a file system may have no locks
+            if error.errno in (errno.EACCES, errno.EAGAIN):
+                log.warning("%s: another job is at this run; waiting for its results", work)
+                fcntl.lockf(lock, fcntl.LOCK_EX)
+        yield
 
 
 def run_digest(settings: dict, seed: int, files: list) -> str:

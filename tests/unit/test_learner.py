@@ -2,6 +2,8 @@
 
 import dataclasses
 import logging
+import multiprocessing
+import threading
 
 import numpy as np
 import pytest
@@ -18,6 +20,7 @@ from sedflow.losses.consistency import Consistency
 from sedflow.params import Stage
 from sedflow.plugins import SettingsError
 from sedflow.pooling import Prediction
+from sedflow.train import alone_in
 from sedflow.trainer import LAST, AtomicCheckpoints, MovableCheckpoints
 
 DETECTOR = {
@@ -389,3 +392,30 @@ def test_a_detector_that_listens_along_needs_the_classes_and_the_rate_of_the_pag
     monkeypatch.setattr("sedflow.learner.build_losses", lambda specs: [("distillation", loss, {})])
     with pytest.raises(SettingsError, match=f"distillation: its checkpoint has the {key} "):
         learner_of(losses=[{"name": "distillation"}])
+
+
+def test_a_job_waits_while_another_is_at_the_same_run(tmp_path, monkeypatch):
+    context = multiprocessing.get_context("fork")
+    inside, leave, done = context.Event(), context.Event(), threading.Event()
+
+    def hold():
+        with alone_in(tmp_path):
+            inside.set()
+            leave.wait(30)
+
+    def follow():
+        with alone_in(tmp_path):
+            done.set()
+
+    other = context.Process(target=hold)
+    other.start()
+    assert inside.wait(30)
+    second = threading.Thread(target=follow)
+    second.start()
+    assert not done.wait(0.5)
+    monkeypatch.setenv("LOCAL_RANK", "1")  # a process that shares batches with the one that holds the run
+    with alone_in(tmp_path):
+        leave.set()
+    assert done.wait(30)
+    second.join()
+    other.join()
