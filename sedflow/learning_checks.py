@@ -140,9 +140,10 @@ def _check_reach(name: str, domain: str, encoder: str, cached: bool, at: str) ->
     """Mixup mixes cached embeddings, and what works on anything works on them; the rest cannot reach them."""
     if cached:
         if name != "mixup" and domain != "any":
+            others = ", name other `encoders`," if "encoders" in plugins.settings_of("augment", name) else ""
             raise SettingsError(
                 f"{at}: {name!r} works on the {domain}, but {encoder!r} is frozen and only its cached features are "
-                "read; drop it here, name other `encoders`, or let it hear every batch with `cached: false`"
+                f"read; drop it here{others} or let {encoder!r} hear every batch with `cached: false`"
             )
         return
     linear = plugins.has_method("encoders", encoder, "spectrogram")

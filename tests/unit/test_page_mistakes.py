@@ -165,6 +165,19 @@ def test_features_of_an_encoder_that_a_stage_before_trained_are_not_in_the_cache
     check_system(page)
 
 
+@pytest.mark.parametrize(
+    ("augmentation", "cure"),
+    [
+        ({"name": "gain"}, r"drop it here or let 'atst' hear"),
+        ({"name": "freq_warp"}, r"here, name other `encoders`, or let"),
+    ],
+)
+def test_the_cure_for_what_cannot_reach_cached_features_is_one_that_there_is(augmentation, cure):
+    page = changed("frozen", ("augment",), [augmentation])
+    page["stages"]["frozen"]["cached"] = True
+    refused(page, r"'atst' is frozen and only its cached features are read; .*" + cure)
+
+
 @pytest.mark.parametrize("on", ["waveform", "spectrum", "features"])
 def test_a_mixture_is_heard_by_every_encoder_that_is_not_cached(on):
     spared = {"name": "mixup", "on": on, "encoders": ["cnn"], "teacher": "mixed"}
