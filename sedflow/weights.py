@@ -128,6 +128,11 @@ def load_weights(encoder: nn.Module, path: str | Path) -> None:
     ------
     CheckpointError    unreadable, not of this encoder, or of one with other settings
     """
+    if is_safetensors(path) and "detector" in read_metadata(path):
+        raise CheckpointError(
+            f"{path}: a detector of sedflow, not weights of an encoder; name the official file, or an encoder that "
+            "`sedflow convert` wrote"
+        )
     tensors = read_checkpoint(path) if is_safetensors(path) else {}
     own = {name.removeprefix(CONVERTED): tensor for name, tensor in tensors.items() if name.startswith(CONVERTED)}
     if own and len(own) == len(tensors):

@@ -7,11 +7,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from sedflow.convert import convert
 from sedflow.detector import Detector, build_detector
 from sedflow.plugins import SettingsError
 from sedflow.pooling import Pooling, match_frames
 from sedflow.specification import Specification, load_detector, read_specification, save_detectors
-from sedflow.weights import CheckpointError
+from sedflow.weights import CheckpointError, load_weights
 
 SETTINGS = {
     "encoders": [{"name": "mobilenet", "width": 0.4}],
@@ -145,6 +146,15 @@ def test_a_detector_file_gives_the_same_scores(detector, tmp_path):
     torch.testing.assert_close(loaded(waveform, {}, 25).strong_logits, detector(waveform, {}, 25).strong_logits)
     assert facts == specification()
     assert not loaded.training
+
+
+def test_a_detector_of_ours_is_no_weights_and_nothing_to_convert(tmp_path, detector):
+    path = tmp_path / "detector.safetensors"
+    save_detectors(path, {"student": detector}, specification())
+    with pytest.raises(CheckpointError, match="a detector of sedflow, not weights of an encoder"):
+        load_weights(next(iter(detector.encoders.values())), path)
+    with pytest.raises(CheckpointError, match="a file of sedflow already"):
+        convert(path, tmp_path / "again.safetensors")
 
 
 def test_a_detector_file_of_another_page_is_refused_by_name(detector, tmp_path):
