@@ -106,8 +106,13 @@ def alone_in(work: Path) -> Iterator[None]:
 
 
 def run_digest(settings: dict, seed: int, files: list) -> str:
-    """Digest of what a run is made of, so that it never resumes from a state of other data, weights or settings."""
-    parts = [json.dumps(settings, sort_keys=True), str(seed), *(sha256(path) for path in files if path is not None)]
+    """Digest of what a run is made of, so that it never resumes from a state of other data, weights or settings.
+
+    Loader processes change nothing but how long it takes.
+    """
+    stage = {key: value for key, value in settings["stage"].items() if key != "workers"}
+    told = json.dumps(settings | {"stage": stage}, sort_keys=True)
+    parts = [told, str(seed), *(sha256(path) for path in files if path is not None)]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 

@@ -20,7 +20,7 @@ from sedflow.losses.consistency import Consistency
 from sedflow.params import Stage
 from sedflow.plugins import SettingsError
 from sedflow.pooling import Prediction
-from sedflow.train import alone_in
+from sedflow.train import alone_in, run_digest
 from sedflow.trainer import LAST, AtomicCheckpoints, MovableCheckpoints
 
 DETECTOR = {
@@ -392,6 +392,13 @@ def test_a_detector_that_listens_along_needs_the_classes_and_the_rate_of_the_pag
     monkeypatch.setattr("sedflow.learner.build_losses", lambda specs: [("distillation", loss, {})])
     with pytest.raises(SettingsError, match=f"distillation: its checkpoint has the {key} "):
         learner_of(losses=[{"name": "distillation"}])
+
+
+def test_a_run_goes_on_with_other_loader_processes_and_with_no_other_setting():
+    settings = {"system": "test", "stage": {"workers": 0, "steps": 10}}
+    assert run_digest({"system": "test", "stage": {"workers": 6, "steps": 10}}, 1, []) == run_digest(settings, 1, [])
+    assert run_digest({"system": "test", "stage": {"workers": 0, "steps": 20}}, 1, []) != run_digest(settings, 1, [])
+    assert settings["stage"]["workers"] == 0
 
 
 def test_a_job_waits_while_another_is_at_the_same_run(tmp_path, monkeypatch):
