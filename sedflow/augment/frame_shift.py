@@ -24,6 +24,8 @@ def frame_shift(
 ) -> Batch:
     """Roll every clip in time by its own random amount, labels too; what leaves at the end comes in at the start.
 
+    A clip that is padded stays: its padding would come to lie in the middle.
+
     Parameters
     ----------
     max_seconds : float    largest shift to either side, each as likely
@@ -44,7 +46,6 @@ def frame_shift(
         shifts = np.round(rng.normal(0.0, sigma_seconds * per_second, size=len(batch))).astype(int)
     if sources is not None:
         shifts[~np.isin(batch.sources, sources)] = 0
-    # a padded clip would get its padding rolled into the middle
     shifts[~batch.valid.all(1).cpu().numpy()] = 0
 
     def roll(values: Tensor) -> Tensor:
