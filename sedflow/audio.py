@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from sedflow.events import AUDIO_SUFFIXES
 from sedflow.files import replacing
 
 _BLOCK = 1 << 16  # samples decoded at a time
@@ -36,6 +37,12 @@ class AudioInfo:
     def seconds(self) -> float:
         """Length of the file."""
         return self.samples / self.sample_rate
+
+
+def recordings(folder) -> list[Path]:
+    """Audio files below a folder, in order of path; hidden ones (macOS lays a ``._dog.wav`` beside files) are none."""
+    found = Path(folder).rglob("*")
+    return sorted(path for path in found if path.suffix.lower() in AUDIO_SUFFIXES and not path.name.startswith("."))
 
 
 def info(path) -> AudioInfo:

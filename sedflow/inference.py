@@ -155,7 +155,7 @@ def score_folder(folder: Path, checkpoint: Path, out: Path, raw: bool = False) -
     """
     if Path(folder).is_file():
         raise LabelError(f"{folder}: a file, and `score` reads folders of recordings; give its folder, or use `detect`")
-    files = sorted(path for path in Path(folder).rglob("*") if path.suffix.lower() in AUDIO_SUFFIXES)
+    files = audio.recordings(folder)
     if not files:
         raise LabelError(f"{folder}: no audio files ({', '.join(AUDIO_SUFFIXES)}) in this folder")
     paths: dict[str, Path] = {}

@@ -30,7 +30,6 @@ from sedflow import audio
 from sedflow.clips import LONGEST_REST_SECONDS, cut_events, write_clip
 from sedflow.corpora import Prepared
 from sedflow.events import (
-    AUDIO_SUFFIXES,
     ClassSet,
     LabelError,
     clip_id,
@@ -259,13 +258,13 @@ class Folder:
     def _unlabeled(self) -> Iterable[str]:
         table = self.tables["unlabeled"]
         if table.is_dir():
-            return sorted(clip_id(path.name) for path in table.rglob("*") if path.suffix.lower() in AUDIO_SUFFIXES)
+            return sorted(clip_id(path.name) for path in audio.recordings(table))
         return [clip_id(row["filename"]) for _, row in read_table(table, ("filename",))]
 
     def _audio_files(self) -> dict[str, list[Path]]:
         paths: dict[str, list[Path]] = {}
-        for path in sorted(self.path.rglob("*")):
-            if path.suffix.lower() in AUDIO_SUFFIXES and path.is_file():
+        for path in audio.recordings(self.path):
+            if path.is_file():
                 if {"\t", "\n", "\r"} & set(path.name) or clip_id(path.name) != clip_id(path.name).strip():
                     raise LabelError(f"{str(path)!r}: a tab, line break or blank at an end in a file name; rename it")
                 paths.setdefault(clip_id(path.name), []).append(path)

@@ -419,6 +419,14 @@ def test_a_file_is_found_however_its_letters_are_composed(own, tmp_path):
     assert "Vögel" in check(own, tmp_path).labels["weak"]
 
 
+def test_hidden_files_that_macos_lays_beside_recordings_are_none(own, tmp_path):
+    before = build(own).labels
+    for folder, name in (("unlabeled", "._wild 0.ogg"), ("audio", "._clip 1.wav")):
+        (own / folder / name).write_bytes(b"\0\5\x16\7")
+    assert check(own, tmp_path).labels == before
+    assert not any(path.name.startswith(".") for path in audio.recordings(own))
+
+
 @pytest.mark.parametrize("label", ["Dog", "d_o g"])
 def test_two_spellings_of_a_label_are_no_two_classes_unless_a_class_list_says_so(own, label):
     add(own, "weak.tsv", f"weak 9.flac\t{label}")
