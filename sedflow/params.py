@@ -161,7 +161,7 @@ class Stage(Settings):
     validate_every: int = pydantic.Field(gt=0, description="optimiser steps between validations")
     keep_top: int = pydantic.Field(1, ge=1)
     monitor: Monitor = Monitor()
-    precision: Literal["32", "bf16", "fp16"] = "32"
+    precision: Annotated[Literal["32", "bf16", "fp16"], pydantic.BeforeValidator(str)] = "32"
     accumulate: int = pydantic.Field(1, ge=1, description="batches per optimiser step")
     processes: int = pydantic.Field(
         1, ge=1, description="that share each batch: BatchNorm and losses see all of it, mixing and other draws a part"

@@ -284,3 +284,8 @@ def test_a_page_whose_name_a_shell_would_take_apart_is_refused(tmp_path):
     (tmp_path / "copy of demo.yaml").write_text("title: demo\n")
     with pytest.raises(SettingsError, match=r"copy of demo.yaml: rename the page: its name becomes a folder"):
         read_page("copy of demo", tmp_path)
+
+
+def test_a_precision_of_32_needs_no_quotes():
+    assert check_system(changed("frozen", ("precision",), 32)).stages["frozen"].precision == "32"
+    refused(changed("frozen", ("precision",), 64), r"stages\.frozen\.precision: .*'32', 'bf16' or 'fp16', got")
