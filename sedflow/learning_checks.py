@@ -153,6 +153,17 @@ def _check_reach(name: str, domain: str, encoder: str, cached: bool, at: str) ->
         raise SettingsError(f"{at}: {name!r}: {encoder!r} does not show what its network reads; use `on: waveform`")
 
 
+def check_rate(encoder: dict, rate: int, where: str) -> None:
+    """The page's rate is the encoder's own: what it hears at another has another pitch and length, unnoticed."""
+    name = encoder["name"]
+    front_ends = plugins.constant("encoders", name, "_FRONT_ENDS", None) or {}
+    chosen = encoder.get("front_end") or plugins.settings_of("encoders", name).get("front_end", (str, None))[1]
+    # a front end that is not there is refused by the encoder
+    own = front_ends.get(chosen, {}).get("sample_rate") or plugins.constant("encoders", name, "sample_rate", rate)
+    if own != rate:
+        raise SettingsError(f"{where}: sample_rate: {name} hears {own} Hz, the page says {rate}; set it to {own}")
+
+
 def _check_bands(settings: dict, encoder: str, at: str) -> None:
     """The most lines of the least width fit into the bands of what an encoder's network reads."""
     known = plugins.settings_of("augment", "filter_augment")

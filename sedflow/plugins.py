@@ -86,9 +86,9 @@ def load(family: str, name: str):
 
 @functools.cache
 def constant(family: str, name: str, key: str, otherwise=REQUIRED):
-    """A module-level constant of a plugin's file, without importing it; ``otherwise`` where it has none."""
+    """A constant of a plugin's file or class, without importing it; ``otherwise`` where it has none."""
     path = source_file(family, name)
-    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+    for node in [*ast.parse(path.read_text(encoding="utf-8")).body, *_definition(family, name).body]:
         if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", None) == key:
             return ast.literal_eval(node.value)
     if otherwise is REQUIRED:

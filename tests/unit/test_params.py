@@ -120,6 +120,21 @@ def test_a_key_that_stands_twice_is_refused_where_it_stands(tmp_path):
         read_yaml(page)
 
 
+@pytest.mark.parametrize(
+    ("encoder", "rate", "own"),
+    [
+        ({"name": "mobilenet", "front_end": "efficientat"}, 16000, 32000),
+        ({"name": "mobilenet"}, 32000, 16000),
+        ({"name": "beats"}, 44100, 16000),
+    ],
+)
+def test_a_rate_that_is_not_the_encoders_is_refused(encoder, rate, own):
+    page = copy.deepcopy(PAGE) | {"sample_rate": rate}
+    page["detector"]["encoders"] = [encoder]
+    with pytest.raises(SettingsError, match=f"sample_rate: {encoder['name']} hears {own} Hz.*set it to {own}"):
+        check_system(page, "page.yaml")
+
+
 def test_a_setting_that_is_missing_is_named_without_the_whole_page():
     page = {key: value for key, value in PAGE.items() if key != "title"}
     with pytest.raises(SettingsError) as error:

@@ -88,7 +88,7 @@ def test_other_code_of_a_detector_that_listens_along_trains_again():
 
 @pytest.mark.parametrize("change", [{"clip_seconds": 5.0}, {"sample_rate": 32000}, {"feature_shards": 3}])
 def test_another_length_rate_or_number_of_shards_is_another_cache(change):
-    assert plan.caches(changed(**change), FROZEN) != plan.caches(SYSTEM, FROZEN)
+    assert plan.caches(SYSTEM.model_copy(update=change), FROZEN) != plan.caches(SYSTEM, FROZEN)
 
 
 def test_other_code_of_an_encoder_is_another_cache(monkeypatch):

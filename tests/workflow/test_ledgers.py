@@ -19,7 +19,6 @@ LEAVES = [
     (PAGE, ["title"], "Another title"),
     (PAGE, ["published"], {"psds1": 0.5}),
     (PAGE, ["corpora", 0, "seed"], 2),
-    (PAGE, ["sample_rate"], 8000),
     (PAGE, ["feature_shards"], 2),
     (PAGE, ["clip_seconds"], 5.0),
     (PAGE, ["detector", "encoders", 0, "dropout"], 0.3),
