@@ -226,7 +226,9 @@ class System(Settings):
     headlines: list[str] = pydantic.Field([], description="metrics that its report shows first, because the paper does")
     corpora: list[PluginSpec] = pydantic.Field(min_length=1)
     clip_seconds: float = pydantic.Field(10.0, gt=0)
-    sample_rate: int = pydantic.Field(16000, gt=0, description="what the encoders hear, Hz; audio of other rates is resampled")
+    sample_rate: int = pydantic.Field(
+        16000, gt=0, description="of what the encoders hear, Hz; other audio is resampled"
+    )
     detector: Detector
     feature_shards: int = pydantic.Field(2, ge=1, description="cache jobs per source")
     stages: dict[str, Stage] = pydantic.Field(min_length=1)
