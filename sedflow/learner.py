@@ -28,6 +28,7 @@ from sedflow.stage_plugins import build_augmentation, build_losses
 
 log = logging.getLogger(__name__)
 
+HALVES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 Judge = Callable[[Mapping[str, Scores]], dict[str, float]]
 
 
@@ -37,12 +38,16 @@ class TrainingStopped(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-    """What a loss sees: the batch as the student read it, both predictions, and how many processes share the batch."""
+    """What a loss sees: the batch as the student read it, and both predictions.
+
+    ``processes`` share the batch; networks compute in ``half``, if not in float32 as losses do.
+    """
 
     batch: Batch
     student: Prediction
     teacher: Prediction | None
     processes: int = 1
+    half: torch.dtype | None = None
 
 
 class Learner(lightning.LightningModule):
@@ -116,7 +121,7 @@ class Learner(lightning.LightningModule):
         total = (student.weak.sum() + student.strong_logits.sum()) * 0.0
         for label, loss, spec in self.losses:
             with torch.autocast(self.device.type, enabled=False):
-                term = loss(Step(batch, student, teacher, self.stage["processes"]))
+                term = loss(Step(batch, student, teacher, self.stage["processes"], HALVES.get(self.stage["precision"])))
             self._note(label, term, batch)
             total = total + self.loss_weight(spec) * term
         self._note("loss", total, batch)

@@ -61,7 +61,7 @@ class Distillation:
         rows = rows_of(batch, None, self.sources)
         targets = batch.pseudo
         if self.detector is not None:
-            targets = self.listen(batch)
+            targets = self.listen(batch, step.half)
         else:
             rows = rows & batch.has_pseudo
         if targets is None:
@@ -77,8 +77,11 @@ class Distillation:
         }
 
     @torch.no_grad()
-    def listen(self, batch) -> torch.Tensor:
-        """What the finished detector says of the clips as the student hears them, (batch, frames, classes)."""
+    def listen(self, batch, half: torch.dtype | None = None) -> torch.Tensor:
+        """What the finished detector says of the clips as the student hears them, (batch, frames, classes).
+
+        Its network computes in the student's precision: ``half``, float32 if unset.
+        """
         self.detector.to(batch.strong.device)
         inputs = dataclasses.replace(batch.inputs, embeddings={}, spectra={}, features={})
         mixing = batch.mixing
@@ -88,4 +91,5 @@ class Distillation:
             kind = "spectra" if mixing.domain == "spectrum" else "features"
             mixed = {name: mixing.apply(part) for name, part in getattr(opened, kind).items()}
             inputs = dataclasses.replace(opened, **{kind: mixed})
-        return self.detector.read(inputs, batch.strong.shape[1], batch.valid).strong
+        with torch.autocast(batch.strong.device.type, half, enabled=half is not None):
+            return self.detector.read(inputs, batch.strong.shape[1], batch.valid).strong

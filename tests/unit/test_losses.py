@@ -230,3 +230,15 @@ def test_a_detector_that_listens_along_hears_the_same_mixture(batch, listener, d
     value.backward()
     assert all(parameter.grad is None for parameter in loss.detector.parameters())
     assert isinstance(loss.detector, Detector) and not loss.detector.training and loss.labels == list("abcd")
+
+
+@pytest.mark.parametrize("half", [None, torch.bfloat16, torch.float16])
+def test_a_detector_that_listens_along_computes_in_the_precision_of_the_student(batch, listener, half):
+    path, _ = listener
+    loss = Distillation(checkpoint=str(path))
+    seen = []
+    loss.detector.merge.register_forward_hook(lambda module, given, output: seen.append(output.dtype))
+    waveform = torch.rand(6, 10240, generator=torch.Generator().manual_seed(5)) - 0.5
+    step = dataclasses.replace(step_of(batch, inputs=Inputs(waveform)), half=half)
+    assert loss(step).dtype == torch.float32
+    assert seen == [half or torch.float32]
