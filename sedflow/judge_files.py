@@ -124,13 +124,15 @@ def read_criteria(texts: Iterable[str]) -> dict[str, Criteria]:
 
 
 def _criteria(text: str) -> tuple[str, Criteria]:
-    name, _, parameters = text.partition(":")
+    name, _, parameters = text.rpartition(":")
     known = [field.name for field in dataclasses.fields(Criteria)]
     try:
-        pairs = [pair.split("=") for pair in parameters.split(",")]
-        numbers = {key.strip(): float(value) for key, value in pairs}
+        pairs = [pair.partition("=") for pair in parameters.split(",")]
+        numbers = {key.strip(): float(value) for key, _, value in pairs}
         if not name or set(numbers) - set(known):
             raise ValueError(f"unknown {sorted(set(numbers) - set(known))}" if name else "no name")
+        if lacking := {"dtc", "gtc"} - set(numbers):
+            raise ValueError(f"{' and '.join(sorted(lacking))} missing")
         return name.strip(), Criteria(**numbers)
     except (ValueError, TypeError) as error:
         raise EvaluationError(

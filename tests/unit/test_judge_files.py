@@ -104,6 +104,9 @@ def test_any_psds_can_be_asked_for():
     ):
         with pytest.raises(EvaluationError, match=r"is no PSDS .*write name:dtc"):
             read_criteria([text])
+    for text, reason in (("dtc=0.5,gtc=0.5", "no name"), ("x:dtc=0.5", "gtc missing")):
+        with pytest.raises(EvaluationError, match=rf"is no PSDS \({reason}\)"):
+            read_criteria([text])
     with pytest.raises(EvaluationError, match="called 'psds1' already"):
         read_criteria(["psds1:dtc=0.5,gtc=0.5"])
 
