@@ -28,7 +28,7 @@ from sedflow.stage_plugins import build_augmentation, build_losses
 
 log = logging.getLogger(__name__)
 
-HALVES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+_HALVES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 Judge = Callable[[Mapping[str, Scores]], dict[str, float]]
 
 
@@ -119,9 +119,10 @@ class Learner(lightning.LightningModule):
                 teacher = self._predict(self.teacher, batch.clean, batch.unmixed, batch.unmixed.known)
         # both heads take part whatever the losses are: processes wait for every parameter's gradient
         total = (student.weak.sum() + student.strong_logits.sum()) * 0.0
+        step = Step(batch, student, teacher, self.stage["processes"], _HALVES.get(self.stage["precision"]))
         for label, loss, spec in self.losses:
             with torch.autocast(self.device.type, enabled=False):
-                term = loss(Step(batch, student, teacher, self.stage["processes"], HALVES.get(self.stage["precision"])))
+                term = loss(step)
             self._note(label, term, batch)
             total = total + self.loss_weight(spec) * term
         self._note("loss", total, batch)
