@@ -137,6 +137,8 @@ class Folder:
                 + "; rename one of each"
             )
         self._check_audio({clip: paths[clip][0] for clip in found})
+        if stray := sorted(set(paths) - set(found)):
+            log.warning("%s: %d recordings are left out, no table names them: %s", self.path, len(stray), stray[:3])
         rows = [(path := paths[clip][0], audio.sha256(path), path.stat().st_size) for clip in sorted(found)]
         write_table(raw / "files.tsv", ("path", "sha256", "bytes"), rows)
 

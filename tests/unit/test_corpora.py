@@ -413,6 +413,14 @@ def test_a_missing_recording_is_told_with_its_table_and_the_file_that_may_be_mea
         check(own, tmp_path)
 
 
+def test_recordings_that_no_table_names_are_told(own, tmp_path, caplog):
+    check(own, tmp_path)
+    assert "no table" not in caplog.text
+    write(own / "audio" / "stray.wav", np.random.default_rng(1), 2, 16000, 1)
+    check(own, tmp_path)
+    assert "1 recordings are left out, no table names them: ['stray']" in caplog.text
+
+
 def test_a_file_is_found_however_its_letters_are_composed(own, tmp_path):
     write(own / "audio" / unicodedata.normalize("NFD", "Vögel.wav"), np.random.default_rng(1), 2, 16000, 1)
     add(own, "weak.tsv", unicodedata.normalize("NFC", "Vögel.wav") + "\tdog")

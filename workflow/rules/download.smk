@@ -27,7 +27,7 @@ rule download:
         listing=listing_of,
         code=corpus_code("download"),
     shell:
-        "python -m sedflow.cli download {params.corpus:q} --out {params.folder} > {log} 2>&1"
+        "python -m sedflow.cli download {params.corpus:q} --out {params.folder} 2>&1 | tee {log}"
 
 
 rule weights:
