@@ -17,6 +17,7 @@ from sedflow.compiled import compiled, compiled_sum
 
 _HALF = np.float32(0.5)
 _LOG2_E = np.float32(1.44269504)
+_LEAST = np.int32(-(2**31))
 _LOWEST = np.float32(-87)  # whose exponential is the smallest float32 but for denormal ones
 # 2 ** x for x from -1/2 to 1/2, within 2e-7
 _POWERS = tuple(np.float32(value) for value in (1.3333558e-3, 9.6181291e-3, 5.5504109e-2, 0.24022651, 0.69314718, 1))
@@ -120,16 +121,14 @@ def _exponential(x):
 def _softmax(scores, scale):
     row = np.empty(scores.shape[1], np.float32)
     for query in range(len(scores)):
-        _widen(scores[query], scale, row)
-        _weigh(row, scores[query])
+        _weigh(row, _widen(scores[query], scale, row), scores[query])
 
 
 @compiled
 def _biased_softmax(scores, scale, bias, gate):
     row = np.empty(scores.shape[1], np.float32)
     for query in range(len(scores)):
-        _widen_biased(scores[query], scale, bias[query], gate[query], row)
-        _weigh(row, scores[query])
+        _weigh(row, _widen_biased(scores[query], scale, bias[query], gate[query], row), scores[query])
 
 
 @compiled
@@ -137,54 +136,34 @@ def _norm(tokens, others, normed, scale, weight, bias, epsilon):
     dim = tokens.shape[1]
     row = np.empty(dim, np.float32)
     for k in range(len(tokens)):
-        _add(tokens[k], others[k], scale, row)
-        _centre(row, _sum(row) / np.float32(dim))
-        spread = np.sqrt(_sum_of_squares(row) / np.float32(dim) + epsilon)
-        _rescale(row, np.float32(1) / spread, weight, bias, normed[k])
+        mean = _add(tokens[k], others[k], scale, row) / np.float32(dim)
+        variance = _centre(row, mean) / np.float32(dim)
+        _rescale(row, np.float32(1) / np.sqrt(variance + epsilon), weight, bias, normed[k])
 
 
-# loops over a row. Each is a function of its own, otherwise the compiler makes no vector code of them
+# Loops over a row. Each is a function of its own, otherwise the compiler makes no vector code of them. The largest
+# number is found among whole numbers: of those the compiler finds it in vectors.
 
 
 @compiled
 def _widen(scores, scale, row):
+    """Scaled scores, and the largest of them."""
+    largest = _LEAST
     for k in range(len(row)):
-        row[k] = _wide(scores[k]) * scale
+        row[k] = value = _wide(scores[k]) * scale
+        place = _ordered(np.float32(value).view(np.int32))
+        largest = place if place > largest else largest
+    return np.int32(_ordered(largest)).view(np.float32)
 
 
 @compiled
 def _widen_biased(scores, scale, bias, gate, row):
+    """Scaled scores with their bias, and the largest of them."""
+    largest = _LEAST
     for k in range(len(row)):
-        row[k] = _wide(scores[k]) * scale + gate * _wide(bias[k])
-
-
-@compiled
-def _weigh(row, weights):
-    """Softmax of ``row``, which is overwritten."""
-    _exponentials(row, _largest(row))
-    _rounded(row, np.float32(1) / _sum(row), weights)
-
-
-@compiled
-def _exponentials(row, largest):
-    for k in range(len(row)):
-        row[k] = _exponential(row[k] - largest)
-
-
-@compiled
-def _rounded(row, factor, bits):
-    for k in range(len(row)):
-        bits[k] = _narrow(row[k] * factor)
-
-
-@compiled
-def _largest(row):
-    # as whole numbers, of which the compiler finds the largest in vectors
-    bits = row.view(np.int32)
-    largest = _ordered(bits[0])
-    for k in range(len(bits)):
-        value = _ordered(bits[k])
-        largest = value if value > largest else largest
+        row[k] = value = _wide(scores[k]) * scale + gate * _wide(bias[k])
+        place = _ordered(np.float32(value).view(np.int32))
+        largest = place if place > largest else largest
     return np.int32(_ordered(largest)).view(np.float32)
 
 
@@ -194,32 +173,46 @@ def _ordered(bits):
     return np.int32(bits ^ np.int32(np.int32(bits >> np.int32(31)) & np.int32(0x7FFFFFFF)))
 
 
-@compiled_sum
-def _sum(row):
-    total = np.float32(0)
-    for k in range(len(row)):
-        total += row[k]
-    return total
+@compiled
+def _weigh(row, largest, weights):
+    """Softmax of ``row``, which is overwritten."""
+    _rounded(row, np.float32(1) / _exponentials(row, largest), weights)
 
 
 @compiled_sum
-def _sum_of_squares(row):
+def _exponentials(row, largest):
+    """Exponentials in place of a row, and their sum."""
     total = np.float32(0)
     for k in range(len(row)):
-        total += row[k] * row[k]
+        row[k] = value = _exponential(row[k] - largest)
+        total += value
     return total
 
 
 @compiled
+def _rounded(row, factor, bits):
+    for k in range(len(row)):
+        bits[k] = _narrow(row[k] * factor)
+
+
+@compiled_sum
 def _add(tokens, others, scale, row):
+    """Tokens + scale · others, and the sum over the row."""
+    total = np.float32(0)
     for k in range(len(row)):
-        row[k] = _wide(tokens[k]) + scale * _wide(others[k])
+        row[k] = value = _wide(tokens[k]) + scale * _wide(others[k])
+        total += value
+    return total
 
 
-@compiled
+@compiled_sum
 def _centre(row, mean):
+    """A row less its mean, and the sum of the squares."""
+    total = np.float32(0)
     for k in range(len(row)):
-        row[k] -= mean
+        row[k] = value = row[k] - mean
+        total += value * value
+    return total
 
 
 @compiled
