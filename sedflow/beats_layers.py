@@ -60,14 +60,15 @@ class PositionConvolution(nn.Module):
         self.weight_g = nn.Parameter(torch.linalg.vector_norm(self.weight_v.detach(), dim=(0, 1), keepdim=True))
         self.bias = nn.Parameter(torch.zeros(dim))
         self._sides = (taps // 2, (taps - 1) // 2)
-        self._convolution = Convolution(groups, _normalised)
+        self._convolution = Convolution(_normalised, groups=groups)
 
     def forward(self, tokens):
         """(batch, tokens, dim) → the same."""
         # (batch, dim, 1, tokens) with dim last in memory, which is how tokens lie there already; oneDNN is faster on
         # zeros that it finds around them than on zeros that it has to add
         maps = F.pad(tokens, (0, 0, *self._sides)).transpose(1, 2).unsqueeze(2)
-        return F.gelu(self._convolution(maps, self.bias, self.weight_g, self.weight_v).squeeze(2).transpose(1, 2))
+        convolved = self._convolution(maps, self.bias, self.weight_g, self.weight_v, gelu=True)
+        return convolved.squeeze(2).transpose(1, 2)
 
 
 class Block(nn.Module):

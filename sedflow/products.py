@@ -47,24 +47,44 @@ class Convolution:
 
     Parameters
     ----------
-    groups : int
     compute : callable    parameters → weight, (out, in / groups, height, width)
+    stride, padding : tuple of int    along height and width
+    groups : int
     """
 
-    def __init__(self, groups: int, compute: Callable[..., Tensor]):
-        self.groups, self.compute = groups, compute
+    def __init__(
+        self,
+        compute: Callable[..., Tensor],
+        stride: tuple[int, int] = (1, 1),
+        padding: tuple[int, int] = (0, 0),
+        groups: int = 1,
+    ):
+        self.compute, self.stride, self.padding, self.groups = compute, stride, padding, groups
         self._weight, self._ordered = Prepared(), Prepared()
 
-    def __call__(self, maps: Tensor, bias: Tensor, *parameters: Tensor) -> Tensor:
-        """(batch, in, height, width) → (batch, out, …)."""
+    def __call__(self, maps: Tensor, bias: Tensor, *parameters: Tensor, gelu: bool = False) -> Tensor:
+        """(batch, in, height, width) → (batch, out, …), or its GELU."""
         if not _orders_weights(maps, bias):
             weight = self._weight(self.compute, *parameters)
-            return F.conv2d(maps, weight, bias, groups=self.groups)
-        geometry = ((0, 0), (1, 1), (1, 1), self.groups)
+            convolved = F.conv2d(maps, weight, bias, self.stride, self.padding, groups=self.groups)
+            return F.gelu(convolved) if gelu else convolved
+        geometry = (self.padding, self.stride, (1, 1), self.groups)
         ordered = self._ordered(
             lambda *values: torch.ops.mkldnn._reorder_convolution_weight(self.compute(*values), *geometry), *parameters
         )
-        return torch.ops.mkldnn._convolution_pointwise(maps, ordered, bias, *geometry, "none", [], "")
+        return torch.ops.mkldnn._convolution_pointwise(maps, ordered, bias, *geometry, *_behind(gelu))
+
+
+class Conv2d(nn.Conv2d):
+    """`torch.nn.Conv2d` without dilation, as `Convolution` computes it."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1, padding: int = 0):
+        super().__init__(inputs, outputs, kernel, stride, padding)
+        self._convolution = Convolution(_as_it_is, self.stride, self.padding)
+
+    def forward(self, maps: Tensor, gelu: bool = False) -> Tensor:
+        """(batch, in, height, width) → (batch, out, …), or its GELU."""
+        return self._convolution(maps, self.bias, self.weight, gelu=gelu)
 
 
 def linear(features: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -191,8 +211,16 @@ class _OneDNNLinear(torch.autograd.Function):
 
 
 def _onednn_product(features: Tensor, weight: Tensor, bias: Tensor | None = None, gelu: bool = False) -> Tensor:
-    behind, exact = ("gelu", "none") if gelu else ("none", "")
-    return torch.ops.mkldnn._linear_pointwise(features, weight, bias, behind, [], exact)
+    return torch.ops.mkldnn._linear_pointwise(features, weight, bias, *_behind(gelu))
+
+
+def _behind(gelu: bool) -> tuple[str, list, str]:
+    """What oneDNN does to a product before it writes it."""
+    return ("gelu", [], "none") if gelu else ("none", [], "")
+
+
+def _as_it_is(weight: Tensor) -> Tensor:
+    return weight
 
 
 def _orders_weights(features: Tensor, weight: Tensor) -> bool:

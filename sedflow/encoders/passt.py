@@ -13,7 +13,7 @@ from sedflow.frames import FrameGrid
 from sedflow.frontend import LogMel
 from sedflow.layer_norm import LayerNorm
 from sedflow.official import module_tensors, projection_tensors
-from sedflow.products import linear
+from sedflow.products import Conv2d, linear
 from sedflow.vit import Block, fixed_projection
 from sedflow.waveform import checked, completed, in_parts, in_windows
 from sedflow.weights import load_strict, read_checkpoint
@@ -147,15 +147,15 @@ class _Patches(nn.Module):
     def __init__(self, dim, bands):
         super().__init__()
         self.bands = bands
-        self.conv_in_1 = nn.Conv2d(1, _CHANNELS, 3, stride=2, padding=1)
-        self.conv_in_2 = nn.Conv2d(_CHANNELS, 2 * _CHANNELS, 3, padding=1)
-        self.conv_in_3 = nn.Conv2d(2 * _CHANNELS, 4 * _CHANNELS, 3, stride=2, padding=1)
+        self.conv_in_1 = Conv2d(1, _CHANNELS, 3, stride=2, padding=1)
+        self.conv_in_2 = Conv2d(_CHANNELS, 2 * _CHANNELS, 3, padding=1)
+        self.conv_in_3 = Conv2d(2 * _CHANNELS, 4 * _CHANNELS, 3, stride=2, padding=1)
         self.proj = nn.Conv2d(_CHANNELS, dim, (bands, 2))
 
     def forward(self, log_mel):
         maps = log_mel.unsqueeze(1).to(self.proj.weight.dtype)
         for convolution in (self.conv_in_1, self.conv_in_2, self.conv_in_3):
-            maps = F.gelu(convolution(maps))
+            maps = convolution(maps, gelu=True)
         # (batch, 64, bands / 4, time / 4): four channels stand on each other and make one of full height
         columns = maps.flatten(1, 2).transpose(1, 2)  # (batch, tokens, 16 * bands)
         # a column and the one after it; the last has none
