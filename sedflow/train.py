@@ -23,7 +23,7 @@ import lightning
 import torch
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from sedflow import plugins
+from sedflow import digest, plugins
 from sedflow.audio import sha256
 from sedflow.dataset import ClipSet
 from sedflow.detector import Detector, build_detector
@@ -66,12 +66,12 @@ def train(  # noqa: PLR0913 (one rule's inputs)
     tables = [table for folder in manifests for table in sorted(Path(folder).glob("*.tsv"))]
     stage = settings["stage"]
     depends_on = [*tables, *weights.values(), *pseudo_labels, *listeners(stage["losses"]), start_from]
-    work, out = Path(work) / run_digest(settings, seed, depends_on), Path(out)
+    clips = read_clip_set(settings, manifests, features, pseudo_labels, root)
+    check_validation(clips, stage["processes"])
+    work, out = Path(work) / run_digest(settings, seed, depends_on, list(clips.classes)), Path(out)
     work.mkdir(parents=True, exist_ok=True)
     keep_pages()
     lightning.seed_everything(seed, workers=True, verbose=False)
-    clips = read_clip_set(settings, manifests, features, pseudo_labels, root)
-    check_validation(clips, stage["processes"])
     student, teacher = build_networks(settings, list(clips.classes), weights, start_from)
     judge = validation_judge(clips, stage["monitor"]["metrics"])
     learner = Learner(student, stage, clips, judge, seed, teacher)
@@ -105,14 +105,16 @@ def alone_in(work: Path) -> Iterator[None]:
         yield
 
 
-def run_digest(settings: dict, seed: int, files: list) -> str:
+def run_digest(settings: dict, seed: int, files: list, classes: list[str]) -> str:
     """Digest of what a run is made of, so that it never resumes from a state of other data, weights or settings.
 
-    Loader processes change nothing but how long it takes.
+    Classes count in their order, which is that of the outputs, and so do the names and sizes of recordings that
+    augmentations read. Loader processes change nothing but how long it takes.
     """
     stage = {key: value for key, value in settings["stage"].items() if key != "workers"}
-    told = json.dumps(settings | {"stage": stage}, sort_keys=True)
-    parts = [told, str(seed), *(sha256(path) for path in files if path is not None)]
+    told = json.dumps(settings | {"stage": stage, "classes": classes}, sort_keys=True)
+    recordings = digest.listing(spec["folder"] for spec in stage.get("augment", ()) if "folder" in spec)
+    parts = [told, str(seed), recordings, *(sha256(path) for path in files if path is not None)]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 

@@ -1,6 +1,7 @@
 """The learner: modes, numbers drawn, batches that are refused, accumulation."""
 
 import dataclasses
+import functools
 import logging
 import multiprocessing
 import threading
@@ -396,9 +397,19 @@ def test_a_detector_that_listens_along_needs_the_classes_and_the_rate_of_the_pag
 
 def test_a_run_goes_on_with_other_loader_processes_and_with_no_other_setting():
     settings = {"system": "test", "stage": {"workers": 0, "steps": 10}}
-    assert run_digest({"system": "test", "stage": {"workers": 6, "steps": 10}}, 1, []) == run_digest(settings, 1, [])
-    assert run_digest({"system": "test", "stage": {"workers": 0, "steps": 20}}, 1, []) != run_digest(settings, 1, [])
+    of = functools.partial(run_digest, seed=1, files=[], classes=["a"])
+    assert of({"system": "test", "stage": {"workers": 6, "steps": 10}}) == of(settings)
+    assert of({"system": "test", "stage": {"workers": 0, "steps": 20}}) != of(settings)
     assert settings["stage"]["workers"] == 0
+
+
+def test_a_run_does_not_go_on_with_classes_in_another_order_or_with_other_recordings_to_augment_by(tmp_path):
+    settings = {"stage": {"augment": [{"name": "device_response", "folder": str(tmp_path)}]}}
+    before = run_digest(settings, 1, [], ["a", "b"])
+    assert run_digest(settings, 1, [], ["b", "a"]) != before
+    assert run_digest(settings, 1, [], ["a", "b"]) == before
+    (tmp_path / "phone.wav").write_bytes(b"\0")
+    assert run_digest(settings, 1, [], ["a", "b"]) != before
 
 
 def test_a_job_waits_while_another_is_at_the_same_run(tmp_path, monkeypatch):
