@@ -17,8 +17,6 @@ between training, validation and test are refused.
 
 from __future__ import annotations
 
-import difflib
-import logging
 import math
 import zlib
 from collections.abc import Iterable
@@ -26,7 +24,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sedflow import audio
+from sedflow import audio, folder_files
 from sedflow.clips import LONGEST_REST_SECONDS, cut_events, write_clip
 from sedflow.corpora import Prepared
 from sedflow.events import (
@@ -38,11 +36,10 @@ from sedflow.events import (
     read_weak,
     write_table,
 )
+from sedflow.folder_files import Place
 
 _SPELLING = str.maketrans("", "", " _-")  # what spellings of one label differ in, beside case
 WEAK_TOLERANCE = 1.1  # a weak clip may be longer than a training clip by this factor
-
-log = logging.getLogger(__name__)
 
 
 class Folder:
@@ -111,35 +108,20 @@ class Folder:
     @property
     def audio_files(self) -> list[Path]:
         """What the user may add or replace, for the workflow to watch."""
-        return [path for paths in self._audio_files().values() for path in paths]
+        return [path for paths in folder_files.listing(self.path).values() for path in paths]
 
     def download(self, raw: Path, mirror: Path | None = None) -> None:
         """Check every recording and label before anything is made, and list the recordings with their sums."""
-        found, absent = {}, {}
-        paths = self._audio_files()
-        for source, labels in self.labels.items():
-            for clip in labels:
-                (found if clip in paths else absent).setdefault(clip, source)
-        if len(absent) > self.allow_missing:
-            spare = {clip.casefold(): clip for clip in paths if clip not in found}
-            listed = "\n  ".join(self._absent(clip, source, spare) for clip, source in list(absent.items())[:20])
-            raise LabelError(
-                f"{self.path}: {len(absent)} recordings stand in a table but not in the folder, the settings allow "
-                f"{self.allow_missing}:\n  {listed}\nAdd them, delete their rows, or raise allow_missing"
-            )
-        if absent:
-            log.warning("going on without %d recordings: %s", len(absent), ", ".join(sorted(absent)))
-        twice = [clip for clip in found if len(paths[clip]) > 1]
-        if twice:
-            raise LabelError(
-                f"{self.path}: two files with one name, labels cannot tell them apart: "
-                + "; ".join(" and ".join(str(path) for path in paths[clip]) for clip in twice[:10])
-                + "; rename one of each"
-            )
-        self._check_audio({clip: paths[clip][0] for clip in found})
-        if stray := sorted(set(paths) - set(found)):
-            log.warning("%s: %d recordings are left out, no table names them: %s", self.path, len(stray), stray[:3])
-        rows = [(path := paths[clip][0], audio.sha256(path), path.stat().st_size) for clip in sorted(found)]
+        named = {
+            clip: Place(source, self.tables.get(source, self.tables.get("strong")).name)  # strong: what is split off it
+            for source, labels in self.labels.items()
+            for clip in labels
+        }
+        paths = folder_files.choose(self.path, named, self.allow_missing)
+        self._check_audio(paths)
+        sums = {clip: audio.sha256(paths[clip]) for clip in sorted(paths)}
+        folder_files.check_splits(paths, named, sums)
+        rows = [(paths[clip], digest, paths[clip].stat().st_size) for clip, digest in sums.items()]
         write_table(raw / "files.tsv", ("path", "sha256", "bytes"), rows)
 
     def prepare(self, raw: Path, audio_folder: Path, shard: int) -> Prepared:
@@ -162,12 +144,6 @@ class Folder:
                     elif kind == "weak":
                         prepared.weak[clip.id] = labels
         return prepared
-
-    def _absent(self, clip: str, source: str, spare: dict[str, str]) -> str:
-        """A recording that is not there, the table that names it, and what it may be called."""
-        table = self.tables.get(source, self.tables.get("strong"))  # what is split off stands in strong.tsv
-        close = difflib.get_close_matches(clip.casefold(), spare, n=1)
-        return f"{clip} ({table.name})" + (f", but there is {spare[close[0]]}" if close else "")
 
     def _table(self, name: str, file: str | None) -> Path | None:
         choices = [file] if file else [f"{name}.tsv", *(["unlabeled"] if name == "unlabeled" else [])]
@@ -262,15 +238,6 @@ class Folder:
         if table.is_dir():
             return sorted(clip_id(path.name) for path in audio.recordings(table))
         return [clip_id(row["filename"]) for _, row in read_table(table, ("filename",))]
-
-    def _audio_files(self) -> dict[str, list[Path]]:
-        paths: dict[str, list[Path]] = {}
-        for path in audio.recordings(self.path):
-            if path.is_file():
-                if {"\t", "\n", "\r"} & set(path.name) or clip_id(path.name) != clip_id(path.name).strip():
-                    raise LabelError(f"{str(path)!r}: a tab, line break or blank at an end in a file name; rename it")
-                paths.setdefault(clip_id(path.name), []).append(path)
-        return paths
 
     def _check_audio(self, paths: dict[str, Path]) -> None:
         seconds = {clip: audio.info(path).seconds for clip, path in paths.items()}

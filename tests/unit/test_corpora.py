@@ -2,6 +2,7 @@
 
 import functools
 import json
+import shutil
 import subprocess
 import sys
 import unicodedata
@@ -448,6 +449,58 @@ def test_two_files_of_one_name_are_refused(own, tmp_path):
     write(own / "audio" / "day 0" / "clip 1.wav", np.random.default_rng(0), 3, 8000, 1)
     with pytest.raises(LabelError, match=r"two files with one name.*day 0/clip 1.wav and .*day 1/clip 1.wav; rename"):
         check(own, tmp_path)
+
+
+def held_out(own, table, source):
+    """Take the recordings of a source of the own split into a table; returns their names."""
+    header, *rows = (own / "strong.tsv").read_text().splitlines()
+    names = [f"{clip}.wav" for clip in sorted(build(own).labels[source])]
+    (own / table).write_text("\n".join([header, *(row for row in rows if row.split("\t")[0] in names)]) + "\n")
+    (own / "strong.tsv").write_text(
+        "\n".join([header, *(row for row in rows if row.split("\t")[0] not in names)]) + "\n"
+    )
+    return names
+
+
+def copied(own, name, new):
+    """Copy a recording to another name."""
+    (source,) = own.rglob(name)
+    shutil.copy(source, own / "audio" / new)
+
+
+def test_a_copy_of_a_test_recording_under_another_name_is_not_trained_on(own, tmp_path):
+    name = held_out(own, "test.tsv", "test")[0]
+    copied(own, name, "copy.wav")
+    (own / "unlabeled.tsv").write_text("filename\nwild 0.ogg\ncopy.wav\n")
+    message = rf"(?s)1 pairs .*{name} \(test, test\.tsv\) and .*copy\.wav \(unlabeled, unlabeled\.tsv\)\nDelete one"
+    with pytest.raises(LabelError, match=message):
+        check(own, tmp_path)
+    assert not (tmp_path / "raw").exists()
+
+
+def test_a_copy_that_a_split_tears_apart_is_refused_until_both_are_one_recording(own, tmp_path):
+    name = f"{sorted(build(own).labels['test'])[0]}.wav"
+    copied(own, name, "copy.wav")
+    header, *rows = (own / "strong.tsv").read_text().splitlines()
+    rows += [row.replace(name, "copy.wav") for row in rows if row.startswith(name)]
+    (own / "strong.tsv").write_text("\n".join([header, *rows]) + "\n")
+    torn = [seed for seed in range(1, 9) if len(splits_of(build(own, seed=seed), name, "copy.wav")) > 1]
+    with pytest.raises(LabelError, match=r"strong\.tsv\).*strong\.tsv\)\n.*column `recording`"):
+        check(own, tmp_path, seed=torn[0])
+    rows = [f"{row}\t{'both' if row.startswith((name, 'copy.wav')) else ''}" for row in rows]
+    (own / "strong.tsv").write_text("\n".join([f"{header}\trecording", *rows]) + "\n")
+    check(own, tmp_path, seed=torn[0])
+
+
+def splits_of(corpus, *names):
+    """Sources that recordings stand in."""
+    return {source for source, labels in corpus.labels.items() if {name[:-4] for name in names} & set(labels)}
+
+
+def test_two_copies_may_train(own, tmp_path):
+    copied(own, "weak 1.flac", "copy.flac")
+    add(own, "weak.tsv", "copy.flac\tdog")
+    check(own, tmp_path)
 
 
 @pytest.mark.parametrize(("content", "message"), [(b"", "zero bytes"), (b"RIFF", "not readable as audio")])
