@@ -66,8 +66,7 @@ def roots(path: Path | None, mirror: Path | None) -> list[Path]:
 def fetch_table(part: Part, name: str, folders: Sequence[Path], raw: Path) -> Path:
     """Bring the table of a set to ``raw/metadata/<name>.tsv``."""
     out = raw / "metadata" / f"{name}.tsv"
-    offered = (_locate(folder, part.table) for folder in folders)
-    source = next(filter(None, offered), None)
+    source = find_table(part, folders)
     if source is None and part.archive:
         source = _locate(unpacked(*part.archive, raw / "official"), part.table)
     elif source is None and part.tables and part.tables[1].endswith(".tsv"):
@@ -83,6 +82,11 @@ def fetch_table(part: Part, name: str, folders: Sequence[Path], raw: Path) -> Pa
     out.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(source, out)
     return out
+
+
+def find_table(part: Part, folders: Sequence[Path]) -> Path | None:
+    """The table of a set in the first folder that has it."""
+    return next(filter(None, (_locate(folder, part.table) for folder in folders)), None)
 
 
 def audio_folders(part: Part, folders: Sequence[Path], raw: Path) -> list[Path]:

@@ -10,6 +10,7 @@ import hashlib
 import logging
 import shutil
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 from sedflow.clips import cut_events, write_clip
@@ -81,7 +82,8 @@ class AudioSetStrong:
     @property
     def label_files(self) -> list[Path]:
         """What the user may edit, for the workflow to watch."""
-        return [Path(self.exclude)] if self.exclude else []
+        tables = [_offered(table, self.folders) for table in TABLES.values()]
+        return [*filter(None, tables), *([Path(self.exclude)] if self.exclude else [])]
 
     def download(self, raw: Path, mirror: Path | None = None) -> None:
         """Fetch Google's tables and find the audio of their clips."""
@@ -144,14 +146,16 @@ class AudioSetStrong:
         return others
 
     def _fetch_table(self, table: str, out: Path, mirror: Path | None) -> None:
-        offered = [folder / table for folder in (*self.folders, *([mirror / "audioset_strong"] if mirror else []))]
-        if out.is_file():
+        """Bring a table: the user's as it is now, else what was fetched before, else the mirror's or Google's."""
+        own = _offered(table, self.folders)
+        if own is None and out.is_file():
             return
-        for own in filter(Path.is_file, offered):
-            with replacing(out) as unfinished:  # half a table would pass for a whole one the next time
-                shutil.copyfile(own, unfinished)
+        own = own or (_offered(table, [mirror / "audioset_strong"]) if mirror else None)
+        if own is None:
+            fetch(f"{URL}/{table}", out)
             return
-        fetch(f"{URL}/{table}", out)
+        with replacing(out) as unfinished:  # half a table would pass for a whole one the next time
+            shutil.copyfile(own, unfinished)
 
     def _excluded(self) -> set[str]:
         if self.exclude is None:
@@ -177,6 +181,11 @@ class AudioSetStrong:
                 others[label] += 1
         log.info("%s: %d events of %d classes outside the list are left out", path.name, others.total(), len(others))
         return {clip: merge_events(of_clip) for clip, of_clip in events.items()}
+
+
+def _offered(table: str, folders: Iterable[Path]) -> Path | None:
+    """The table in the first folder that has it."""
+    return next((folder / table for folder in folders if (folder / table).is_file()), None)
 
 
 def _draw(clip: str) -> str:

@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from pathlib import Path
 
@@ -58,6 +59,12 @@ class Dcase2016Task2:
         self.shards, self.allow_missing = shards, allow_missing
         self.classes = ClassSet.read(DATA / "classes" / "dcase2016_task2.txt")
 
+    @functools.cached_property  # looked for once, though every job of a plan asks
+    def label_files(self) -> list[Path]:
+        """Labels in the user's folder, for the workflow to watch."""
+        root = _root(Path(self.path)) if self.path else None
+        return [root / f"{split}.json" for split in SPLITS.values()] if root else []
+
     def download(self, raw: Path, mirror: Path | None = None) -> None:
         """Find or fetch the scenes and check their labels."""
         folder = Path(self.path) if self.path else mirror / "dcase2016_task2" if mirror else raw / "nowhere"
@@ -65,10 +72,9 @@ class Dcase2016Task2:
             if self.path:
                 raise DownloadError(f"{self.path}: no such folder; set `path` to your copy or leave it out")
             folder = unpacked(RECORD, ARCHIVE, raw / "official")
-        tables = sorted(folder.rglob("train.json"))
-        if not tables:
+        root = _root(folder)
+        if root is None:
             raise DownloadError(f"{folder}: no train.json below; {CURE}")
-        root = tables[0].parent
         wanted = {}
         for split in SPLITS.values():
             labels = read_annotation(root / f"{split}.json", self.classes)
@@ -98,6 +104,12 @@ class Dcase2016Task2:
                 prepared.clips.append(clip)
                 prepared.strong[clip.id] = cut_events(labels[holding.set][holding.clip], begin, begin + clip.seconds)
         return prepared
+
+
+def _root(folder: Path) -> Path | None:
+    """Where the labels lie in a folder, with the audio beside them."""
+    tables = sorted(folder.rglob("train.json"))
+    return tables[0].parent if tables else None
 
 
 def read_annotation(path: Path, classes: ClassSet) -> dict[str, list[Event]]:

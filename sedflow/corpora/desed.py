@@ -7,6 +7,7 @@ where the folder has them not. Weak, unlabeled and strongly labelled real clips 
 
 from __future__ import annotations
 
+import functools
 import logging
 from pathlib import Path
 
@@ -94,11 +95,13 @@ class DESED:
         self.sample_rate, self.seconds = sample_rate, seconds
         self.shards, self.seed, self.allow_missing = shards, seed, allow_missing
 
-    @property
+    @functools.cached_property  # looked for once, though every job of a plan asks
     def label_files(self) -> list[Path]:
         """Tables in the user's folder, for the workflow to watch."""
-        tables = [self.path / SETS[name].table for name in self.sets] if self.path else []
-        return [table for table in tables if table.is_file()]
+        if self.path is None or not self.path.is_dir():
+            return []
+        folders = desed_files.roots(self.path, None)
+        return [*filter(None, (desed_files.find_table(SETS[name], folders) for name in self.sets))]
 
     def download(self, raw: Path, mirror: Path | None = None) -> None:
         """Find or fetch the tables and the audio, drop what would leak, and list what is missing."""

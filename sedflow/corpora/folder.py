@@ -94,6 +94,7 @@ class Folder:
             raise LabelError(
                 f"{path}: neither strong.tsv nor weak.tsv; training needs one of them (see corpora/folder.py)"
             )
+        self.class_file = None if isinstance(classes, list) else self.path / (classes or "classes.txt")
         self.classes = self._classes(classes)
         self.labels = self._labels({"validation": validation_share, "test": test_share})
         kinds = {"weak": "weak", "unlabeled": "none"}
@@ -102,8 +103,8 @@ class Folder:
     @property
     def label_files(self) -> list[Path]:
         """What the user may edit, for the workflow to watch."""
-        named = [self.path / "classes.txt", *self.tables.values()]
-        return [path for path in named if path.is_file()]
+        read = [*filter(None, [self.class_file]), *self.tables.values()]
+        return [path for path in read if path.is_file()]
 
     @property
     def audio_files(self) -> list[Path]:
@@ -155,8 +156,8 @@ class Folder:
     def _classes(self, classes) -> ClassSet:
         if isinstance(classes, list):
             return ClassSet(tuple(classes))
-        if classes or (self.path / "classes.txt").is_file():
-            return ClassSet.read(self.path / (classes or "classes.txt"))
+        if classes or self.class_file.is_file():
+            return ClassSet.read(self.class_file)
         strong = [read_events(self.tables[name]) for name in ("strong", "validation", "test") if name in self.tables]
         labels = {event.label for table in strong for events in table.values() for event in events}
         if "weak" in self.tables:

@@ -7,9 +7,11 @@ and validation_split.csv, 16, which are its test); ``data/classes/maestro.txt`` 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import logging
 import shutil
 from collections import Counter, defaultdict
+from collections.abc import Container, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -76,6 +78,11 @@ class Maestro:
         self.classes = ClassSet.read(DATA / "classes" / "maestro.txt")
         self.recordings = self._split(validation_share, seed)
 
+    @functools.cached_property  # looked for once, though every job of a plan asks
+    def label_files(self) -> list[Path]:
+        """Annotations in the user's folder, for the workflow to watch."""
+        return sorted(_annotations([Path(self.path)], self.recordings).values()) if self.path else []
+
     def download(self, raw: Path, mirror: Path | None = None) -> None:
         """Find or fetch the recordings and their annotations, and check each of them."""
         folders = [Path(self.path)] if self.path else [mirror / "maestro"] if mirror else []
@@ -83,7 +90,7 @@ class Maestro:
             if self.path:
                 raise DownloadError(f"{self.path}: no such folder; set `path` of maestro to your copy or leave it out")
             folders = [unpacked(RECORD, archive, raw / "official") for archive in ARCHIVES]
-        texts = {path.stem: path for folder in folders for path in sorted(folder.rglob("*.txt"))}
+        texts = _annotations(folders, self.recordings)
         found, missing = find({"development": self.recordings}, {"development": folders})
         for holding in [holding for holding in found if holding.clip not in texts]:
             found.remove(holding)
@@ -134,6 +141,12 @@ class Maestro:
             for place, k in enumerate(order):
                 parts[sorted(names)[k]] = "soft" if place < training else "validation"
         return parts
+
+
+def _annotations(folders: Iterable[Path], recordings: Container[str]) -> dict[str, Path]:
+    """Recording → its annotation, anywhere in the folders."""
+    paths = [path for folder in folders for path in sorted(folder.rglob("*.txt"))]
+    return {path.stem: path for path in paths if path.stem in recordings}
 
 
 def read_annotation(path: Path, classes: ClassSet) -> tuple[list[Event], Counter]:

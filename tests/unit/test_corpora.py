@@ -263,6 +263,15 @@ def test_a_class_list_rules_order_and_aliases(own):
     assert corpus.labels["weak"]["weak 9"] == ("dog",)
 
 
+def test_the_class_file_that_was_read_is_watched_whatever_it_is_called(own):
+    (own / "names.txt").write_text("dog\ncat\n")
+    assert own / "names.txt" in build(own, classes="names.txt").label_files
+    (own / "classes.txt").write_text("dog\ncat\n")
+    assert own / "classes.txt" in build(own).label_files
+    for given in ("names.txt", ["dog", "cat"]):
+        assert own / "classes.txt" not in build(own, classes=given).label_files
+
+
 def test_the_split_is_by_recording_and_steady(own):
     rows = (own / "strong.tsv").read_text().splitlines()
     names = [f"{row}\tfield {int(row.split()[1][0]) // 3}" for row in rows[1:]]

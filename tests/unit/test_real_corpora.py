@@ -28,6 +28,7 @@ from sedflow.holdings import read_inventory, video
 from sedflow.manifests import read_manifests
 from sedflow.recordings import parse_window
 
+UNWATCHED = ("files.tsv", "missing.tsv")  # of raw folders: what we say ourselves
 CITY = [recording for recording in Maestro().recordings if recording.startswith("city_center")]
 
 
@@ -48,6 +49,32 @@ def by_source(made):
 
 def missing(raw):
     return collections.Counter(row["set"] for _, row in read_table(raw / "missing.tsv", ("set", "clip")))
+
+
+@pytest.mark.parametrize(
+    ("corpus", "name", "settings"),
+    [
+        (DESED, "desed", {"weak_share": 1.0}),
+        (Maestro, "maestro", {"allow_missing": 39, "test_hop_seconds": 2.0}),
+        (AudioSetStrong, "audioset", {"validation": 2}),
+        (Dcase2016Task2, "dcase2016", {}),
+    ],
+)
+def test_tables_of_a_user_are_watched_and_corrected_ones_are_taken(tmp_path, corpus, name, settings):
+    make = functools.partial(getattr(corpus_folders, name), tmp_path / "own" / "inside")
+    root = make(CITY) if name == "maestro" else make()
+    if name == "desed":  # as the archive of the synthetic set unpacks
+        (root / "metadata").rename(root / "dcase_synth")
+    made = corpus(path=str(root), seconds=2.0, shards=1, **settings)
+    tables = [path for suffix in ("tsv", "txt", "json") for path in root.rglob(f"*.{suffix}")]
+    unused = {"audioset_strong_train.tsv", "audioset_strong_val.tsv", "public.tsv"}
+    assert sorted(made.label_files) == sorted(path for path in tables if path.name not in unused)
+    made.download(tmp_path / "raw")
+    for table in made.label_files:
+        table.write_text(table.read_text() + " \n")
+    made.download(tmp_path / "raw")
+    copies = [path.read_text() for path in (tmp_path / "raw").rglob("*.*") if path.name not in UNWATCHED]
+    assert sorted(copies) == sorted(path.read_text() for path in made.label_files)
 
 
 # DESED
