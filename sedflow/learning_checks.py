@@ -164,6 +164,17 @@ def check_rate(encoder: dict, rate: int, where: str) -> None:
         raise SettingsError(f"{where}: sample_rate: {name} hears {own} Hz, the page says {rate}; set it to {own}")
 
 
+def check_corpus_rate(corpus: dict, rate: int, where: str) -> None:
+    """Clips are not written at a rate below the page's: what that cuts off, the encoders would take for silence."""
+    _, usual = plugins.settings_of("corpora", corpus["name"]).get("sample_rate", (int, None))
+    written = corpus.get("sample_rate", usual)
+    if written is not None and written < rate:
+        raise SettingsError(
+            f"{where}: corpora: {corpus['name']} writes its clips at {written} Hz, below the page's sample_rate "
+            f"{rate}; set `sample_rate: {rate}` in its entry"
+        )
+
+
 def _check_bands(settings: dict, encoder: str, at: str) -> None:
     """The most lines of the least width fit into the bands of what an encoder's network reads."""
     known = plugins.settings_of("augment", "filter_augment")

@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 
 from sedflow import plugins
-from sedflow.learning_checks import check_learning, check_rate
+from sedflow.learning_checks import check_corpus_rate, check_learning, check_rate
 from sedflow.params import HELD_OUT, PSEUDO, SOURCE_KINDS, Stage, System, canonical, validated
 from sedflow.plugins import SettingsError, nearest
 from sedflow.runs import HEADLINES
@@ -79,6 +79,8 @@ def check_system(page: dict, where: str = "system") -> System:
         own = {key: value for key, value in encoder.items() if key != "weights"}
         plugins.check("encoders", own, f"{where}: detector.encoders")
         check_rate(encoder, system.sample_rate, where)
+    for spec in system.corpora:
+        check_corpus_rate(spec, system.sample_rate, where)
     plugins.check("sequence", system.detector.sequence, f"{where}: detector.sequence")
     for name, stage in system.stages.items():
         _check_stage(system, name, stage, where)

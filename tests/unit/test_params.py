@@ -135,6 +135,19 @@ def test_a_rate_that_is_not_the_encoders_is_refused(encoder, rate, own):
         check_system(page, "page.yaml")
 
 
+@pytest.mark.parametrize("given", [{}, {"sample_rate": 22050}])
+def test_a_corpus_whose_clips_would_lack_what_the_encoders_hear_is_refused(given):
+    page = copy.deepcopy(PAGE) | {"sample_rate": 32000, "corpora": [{"name": "demo", **given}]}
+    page["detector"]["encoders"] = [{"name": "mobilenet", "front_end": "efficientat"}]
+    written = given.get("sample_rate", 16000)
+    message = f"corpora: demo writes its clips at {written} Hz, below .* 32000; set `sample_rate: 32000`"
+    with pytest.raises(SettingsError, match=message):
+        check_system(page, "page.yaml")
+    for enough in (32000, 44100):
+        page["corpora"] = [{"name": "demo", "sample_rate": enough}]
+        check_system(page, "page.yaml")
+
+
 def test_a_setting_that_is_missing_is_named_without_the_whole_page():
     page = {key: value for key, value in PAGE.items() if key != "title"}
     with pytest.raises(SettingsError) as error:
