@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
+import http.client
 import logging
 import shutil
 import time
@@ -252,6 +253,8 @@ def _transfer(url: str, partial: Path) -> str:
         if is_ours(error):
             raise
         raise _Interrupted(f"no connection ({getattr(error, 'reason', error)})") from None
+    except http.client.HTTPException as error:  # an answer in chunks that ends within one, or is no HTTP
+        raise _Interrupted(f"the answer broke off ({error!r})") from None
 
 
 def _receive(url: str, answer, partial: Path, start: int) -> str:

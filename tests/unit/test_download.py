@@ -126,6 +126,38 @@ def test_a_wrong_sum_leaves_nothing(server, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def chunked(handler, content=CONTENT, stop=None):
+    """As `ranged`, in chunks without a length; ``stop`` ends the connection within one."""
+    start = int(handler.headers["Range"].removeprefix("bytes=").rstrip("-")) if handler.headers["Range"] else 0
+    handler.protocol_version = "HTTP/1.1"
+    handler.close_connection = True
+    handler.send_response(206 if start else 200)
+    handler.send_header("Transfer-Encoding", "chunked")
+    handler.end_headers()
+    for begin in range(start, len(content), 100_000):
+        part = content[begin : begin + 100_000]
+        handler.wfile.write(f"{len(part):x}\r\n".encode() + part[: None if stop is None else max(0, stop - begin)])
+        if stop is not None and begin + len(part) > stop:
+            return
+        handler.wfile.write(b"\r\n")
+    handler.wfile.write(b"0\r\n\r\n")
+
+
+def test_an_answer_in_chunks_that_breaks_off_is_asked_for_again(server, tmp_path):
+    breaks = iter([450_000, 910_000, None])
+    server.pages["/file"] = lambda handler: chunked(handler, stop=next(breaks))
+    assert quick(f"{server.url}/file", tmp_path / "file", DIGEST) == DIGEST
+    server.pages["/file"] = functools.partial(chunked, stop=450_000)
+    with pytest.raises(DownloadError, match=r"the answer broke off \(IncompleteRead.*same command again to resume"):
+        quick(f"{server.url}/file", tmp_path / "never")
+
+
+def test_a_server_that_speaks_no_http_is_told(server, tmp_path):
+    server.pages["/file"] = lambda handler: handler.wfile.write(b"220 welcome\r\n")
+    with pytest.raises(DownloadError, match=r"the answer broke off \(BadStatusLine"):
+        quick(f"{server.url}/file", tmp_path / "file")
+
+
 def test_a_web_page_is_no_archive(server, tmp_path):
     server.pages["/file"] = lambda handler: answer(handler, b"<html>log in</html>", kind="text/html; charset=utf-8")
     with pytest.raises(DownloadError, match="a web page came instead of the file"):
