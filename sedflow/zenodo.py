@@ -9,6 +9,7 @@ import logging
 from pathlib import Path
 
 from sedflow.download import DownloadError, fetch
+from sedflow.files import replacing
 from sedflow.unpack import ArchiveError, unpack
 
 RECORDS = "https://zenodo.org/api/records"
@@ -17,7 +18,9 @@ log = logging.getLogger(__name__)
 
 
 def fetch_record(record: int, key: str, folder: Path) -> Path:
-    """Bring a file of a record to ``folder/<record>``; what is there and right is kept.
+    """Bring a file of a record to ``folder/<record>``.
+
+    A file beside it says what its sum should be; what is there and right is kept, and nobody is asked.
 
     Parameters
     ----------
@@ -32,21 +35,28 @@ def fetch_record(record: int, key: str, folder: Path) -> Path:
     ------
     DownloadError    no such file in the record, or not the sum that the record says
     """
+    for known in sorted((folder / str(record)).glob(f"{key}.complete")):
+        out = known.with_suffix("")
+        if out.is_file() and _is_right(out, known.read_text(encoding="utf-8").strip()):
+            return out
     entries = {entry["key"]: entry for entry in _listing(record, folder)}
     fitting = fnmatch.filter(entries, key)
     if len(fitting) != 1:
         raise DownloadError(f"{RECORDS}/{record}: {len(fitting)} files {key!r} in the record, it has {sorted(entries)}")
     key = fitting[0]
     out = folder / str(record) / key
-    algorithm, _, expected = entries[key]["checksum"].partition(":")
-    if not (out.is_file() and _digest(out, algorithm) == expected):
+    checksum = entries[key]["checksum"]
+    if not (out.is_file() and _is_right(out, checksum)):
         fetch(entries[key]["links"]["self"], out)
-        if (found := _digest(out, algorithm)) != expected:
+        if not _is_right(out, checksum):
+            found = _checksum(out, checksum)
             out.unlink()
             raise DownloadError(
-                f"{record}/{key}: {algorithm} is {found}, the record says {expected}; it was damaged on the way, "
+                f"{record}/{key}: its sum is {found}, the record says {checksum}; it was damaged on the way, "
                 "give the same command again"
             )
+    with replacing(_complete(out)) as unfinished:
+        unfinished.write_text(f"{checksum}\n", encoding="utf-8")
     return out
 
 
@@ -56,7 +66,7 @@ def unpacked(record: int, key: str, folder: Path) -> Path:
     The archive is deleted when all of its files are there, which a file beside them says.
     """
     content = folder / str(record) / key.partition(".")[0].strip("*")
-    done = content.with_name(content.name + ".complete")
+    done = _complete(content)
     if not done.is_file():
         archive = fetch_record(record, key, folder)
         try:
@@ -65,6 +75,7 @@ def unpacked(record: int, key: str, folder: Path) -> Path:
             raise DownloadError(f"{record}/{key}: {error}") from None
         done.write_text(f"{key}\n", encoding="utf-8")
         archive.unlink()
+        _complete(archive).unlink()
     return content
 
 
@@ -79,6 +90,17 @@ def _listing(record: int, folder: Path) -> list[dict]:
         raise DownloadError(f"{RECORDS}/{record}: not the description of a record; is it public?") from None
 
 
-def _digest(path: Path, algorithm: str) -> str:
+def _complete(path: Path) -> Path:
+    """The file that says that another one, or a folder, is all there."""
+    return path.with_name(path.name + ".complete")
+
+
+def _is_right(path: Path, checksum: str) -> bool:
+    return _checksum(path, checksum) == checksum
+
+
+def _checksum(path: Path, like: str) -> str:
+    """Sum of a file, written as Zenodo does and by the algorithm that it names: ``md5:…``."""
+    algorithm = like.partition(":")[0]
     with path.open("rb") as file:
-        return hashlib.file_digest(file, algorithm).hexdigest()
+        return f"{algorithm}:{hashlib.file_digest(file, algorithm).hexdigest()}"

@@ -266,12 +266,36 @@ def test_official_archives_are_fetched_checked_and_unpacked_once(tmp_path, recor
     assert asked.total() == before
 
 
+@pytest.mark.parametrize("key", ["a.tsv", "*.tsv"])
+def test_a_file_of_a_record_that_is_right_is_kept_without_asking_anybody(tmp_path, record, key):
+    serve, asked, _ = record
+    (tmp_path / "a.tsv").write_text("filename\n")
+    serve(1, **{"a.tsv": tmp_path / "a.tsv"})
+    file = zenodo.fetch_record(1, key, tmp_path / "raw")
+    before = asked.total()
+    assert zenodo.fetch_record(1, key, tmp_path / "raw") == file == tmp_path / "raw/1/a.tsv"
+    assert asked.total() == before
+    file.write_text("damaged\n")
+    assert zenodo.fetch_record(1, key, tmp_path / "raw").read_text() == "filename\n"
+
+
+def test_an_archive_that_was_fetched_before_a_kill_is_unpacked_without_asking_anybody(tmp_path, record):
+    serve, asked, _ = record
+    packed = archive(tmp_path / "pack.tar.gz", corpus_folders.desed(tmp_path / "DESED"))
+    serve(1, **{"pack.tar.gz": packed})
+    zenodo.fetch_record(1, "pack.tar.gz", tmp_path / "raw")
+    before = asked.total()
+    assert (zenodo.unpacked(1, "*pack*", tmp_path / "raw") / "DESED").is_dir()
+    assert asked.total() == before
+    assert sorted(path.name for path in (tmp_path / "raw/1").glob("*.complete")) == ["pack.complete"]
+
+
 def test_a_file_that_is_not_the_record_s_is_refused(tmp_path, record):
     serve, _, folder = record
     (tmp_path / "a.tsv").write_text("filename\n")
     serve(1, **{"a.tsv": tmp_path / "a.tsv"})
     (folder / "a.tsv").write_text("filename\nforeign.wav\n")
-    with pytest.raises(DownloadError, match=r"1/a\.tsv: md5 is .*, the record says .*damaged on the way"):
+    with pytest.raises(DownloadError, match=r"1/a\.tsv: its sum is md5:.*the record says md5:.*damaged on the way"):
         zenodo.fetch_record(1, "a.tsv", tmp_path / "raw")
     assert not (tmp_path / "raw/1/a.tsv").exists()
     with pytest.raises(DownloadError, match=r"0 files 'b\.tsv' in the record, it has \['a\.tsv'\]"):

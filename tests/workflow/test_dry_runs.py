@@ -42,3 +42,10 @@ def test_a_comparison_trains_its_variants_frozen_and_finetuned(pristine):
 
 def test_a_page_without_comparison_says_so(pristine):
     assert "no `comparison:`" in pristine("snakemake", "-n", "demo_comparison", check=False)
+
+
+@pytest.mark.parametrize("system", ["demo", "dcase2016_task2"])  # with and without a soundbank
+def test_every_clip_waits_for_the_list_of_raw_files(pristine, system):
+    output = pristine("snakemake", "-n", system, "--nocolor", "--quiet", "host", "progress", "reason")
+    inputs = re.findall(r"^rule prepare:\n *input: (.*)$", output, re.M)
+    assert inputs and all(f"data/raw/{system}/files.tsv" in of_job.split(", ") for of_job in inputs)

@@ -37,6 +37,8 @@ rule soundbank:
 rule prepare:
     input:
         source=prepared_from,
+        # beside a soundbank, too: DESED's real clips are of no soundbank
+        files="data/raw/{corpus}/files.tsv",
         tables=lambda wildcards: plan.corpus_tables(corpus_of(wildcards)),
     output:
         expand("data/manifests/{{corpus}}/shards/{{shard}}.{part}.tsv", part=["clips", "strong", "weak"]),
