@@ -162,10 +162,10 @@ class Detector(nn.Module):
         with torch.set_grad_enabled(torch.is_grad_enabled() and name not in self.frozen):
             if waveform is None:
                 return encoder.encode(features)  # the length of the clip is unknown: the encoder's own sequence
-            frames = FrameGrid(encoder.frame_rate).frames(waveform.shape[1] / encoder.sample_rate)
+            seconds = waveform.shape[1] / encoder.sample_rate
             if hasattr(encoder, "from_log_mel"):
-                return encoder.from_log_mel(features, frames)
-            return completed(encoder.encode(features), frames)
+                return encoder.from_log_mel(features, seconds)
+            return completed(encoder.encode(features), FrameGrid(encoder.frame_rate).frames(seconds))
 
     def forward(
         self,
@@ -192,9 +192,11 @@ class Detector(nn.Module):
         missing = [name for name in self.encoders if name not in embeddings]
         computed = self.embed(waveform, missing) if missing else {}
         joined = []
-        for name in self.encoders:
+        for name, encoder in self.encoders.items():
             part = embeddings[name] if name in embeddings else computed[name]
-            part = match_frames(part, frames, self.match)
+            # stretched over a last frame that the clip fills only in part, all would come early
+            whole = self.grid.whole_frames(part.shape[1] / encoder.frame_rate)
+            part = completed(match_frames(part, whole if whole == frames - 1 else frames, self.match), frames)
             joined.append(self.norms[name](part) if name in self.norms else part)
         hidden = self.merge(self.merge_dropout(torch.cat(joined, dim=-1)))
         hidden = self.dropout(self.sequence(hidden, valid))

@@ -41,6 +41,10 @@ class FrameGrid:
         """Frames needed to cover ``seconds``: at least one, a partial last one counts."""
         return max(1, math.ceil(seconds * self.frame_rate - _SLACK))
 
+    def whole_frames(self, seconds: float) -> int:
+        """Frames that ``seconds`` fill: at least one, a partial last one does not count."""
+        return max(1, math.floor(seconds * self.frame_rate + _SLACK))
+
     def first_frame(self, onset: float) -> int:
         """Frame in which ``onset`` (seconds) falls."""
         return max(0, math.floor(onset * self.frame_rate + _SLACK))

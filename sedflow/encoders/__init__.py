@@ -16,7 +16,8 @@ Augmentation between front end and network needs one of two pairs more, both of 
   where a last frame that the clip only partly fills may be missing;
 - ``log_mel(waveform)``, what the network reads.
 
-``from_log_mel(features, frames)`` goes on from either; an encoder without it reads clips of any length in one piece.
+``from_log_mel(features, seconds)`` goes on from either, for clips that last so long; an encoder without it reads clips
+of any length in one piece.
 
 Reading weights is common to all of them, see `sedflow.weights`.
 """

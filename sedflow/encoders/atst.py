@@ -102,13 +102,17 @@ class ATST(nn.Module):
 
     def _frames(self, waveform: Tensor, frames: int) -> Tensor:
         waveform = padded(waveform, _PATCH * self.spectrogram.hop)  # at least one token
-        return self.from_log_mel(self.features(self.spectrogram(waveform)), frames)
+        return self._completed(self.features(self.spectrogram(waveform)), frames)
 
-    def from_log_mel(self, features: Tensor, frames: int) -> Tensor:
+    def from_log_mel(self, features: Tensor, seconds: float) -> Tensor:
         """Features (batch, bands, time) → (batch, frames, dim), longer clips in windows as waveforms."""
+        frames = self.grid.frames(seconds)
         if frames > self.positions + 1:
             rate = self.sample_rate / self.spectrogram.hop
-            return in_windows(self.from_log_mel, features, rate, self.grid, self.positions, frames)
+            return in_windows(self._completed, features, rate, self.grid, self.positions, frames)
+        return self._completed(features, frames)
+
+    def _completed(self, features: Tensor, frames: int) -> Tensor:
         return completed(self.encode(features[:, :, : _PATCH * min(frames, self.positions)]), frames)
 
     def tokens(self, waveform: Tensor) -> Tensor:

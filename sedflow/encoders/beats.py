@@ -14,7 +14,7 @@ from sedflow.beats_layers import HEIGHT, PATCH, Block, Embedding
 from sedflow.frames import FrameGrid
 from sedflow.official import module_tensors
 from sedflow.spectrogram import KaldiFbank
-from sedflow.waveform import checked, in_parts, in_windows, padded
+from sedflow.waveform import checked, completed, in_parts, in_windows, padded
 from sedflow.weights import CheckpointError, load_strict, read_checkpoint
 
 _STEP = PATCH * KaldiFbank.hop  # samples
@@ -117,13 +117,12 @@ class BEATs(nn.Module):
     def forward(self, waveform: Tensor) -> Tensor:
         """(batch, samples) → (batch, frames, dim)."""
         waveform = checked(waveform, self.sample_rate)
-        frames = self.grid.frames(waveform.shape[1] / self.sample_rate)
+        seconds = waveform.shape[1] / self.sample_rate
+        frames = self.grid.frames(seconds)
         if frames > self.reach + 1:
-            return in_windows(self._frames, waveform, self.sample_rate, self.grid, self.reach)
-        return self._frames(waveform, frames)
-
-    def _frames(self, waveform: Tensor, frames: int) -> Tensor:
-        return self.from_log_mel(self.log_mel(waveform), frames)
+            read = lambda part, frames: self._on_grid(self.log_mel(part), frames, frames)  # noqa: E731
+            return in_windows(read, waveform, self.sample_rate, self.grid, self.reach)
+        return self._on_grid(self.log_mel(waveform), frames, self.grid.whole_frames(seconds))
 
     def log_mel(self, waveform: Tensor) -> Tensor:
         """(batch, samples) → what the network reads, (batch, bands, time)."""
@@ -132,24 +131,27 @@ class BEATs(nn.Module):
         samples = steps * _STEP + KaldiFbank.window - KaldiFbank.hop
         return self.features(padded(checked(waveform, self.sample_rate), samples)).transpose(1, 2)
 
-    def from_log_mel(self, log_mel: Tensor, frames: int) -> Tensor:
+    def from_log_mel(self, log_mel: Tensor, seconds: float) -> Tensor:
         """What the network reads (batch, bands, time) → (batch, frames, dim), longer clips in windows as waveforms."""
+        frames = self.grid.frames(seconds)
         if frames > self.reach + 1:
             rate = self.sample_rate / KaldiFbank.hop
             return in_windows(self._window, log_mel, rate, self.grid, self.reach, frames)
-        return self._on_grid(self.encode(log_mel.transpose(1, 2)), frames)
+        return self._on_grid(log_mel, frames, self.grid.whole_frames(seconds))
 
     def _window(self, log_mel: Tensor, frames: int) -> Tensor:
         # whole steps, as many as `log_mel` gives a waveform of a window's length, with silence behind the clip
         steps = round(frames * self.grid.hop_seconds * self.sample_rate / _STEP, 6)
         whole = max(1, math.ceil(steps - 0.5)) * PATCH
         log_mel = F.pad(log_mel[:, :, :whole], (0, max(0, whole - log_mel.shape[2])), value=_SILENCE)
-        return self.from_log_mel(log_mel, frames)
+        return self._on_grid(log_mel, frames, frames)
 
-    def _on_grid(self, tokens: Tensor, frames: int) -> Tensor:
+    def _on_grid(self, log_mel: Tensor, frames: int, whole: int) -> Tensor:
+        """Embeddings of a clip that fills ``whole`` of its frames: over these, as published, its tokens are spread."""
+        tokens = self.encode(log_mel.transpose(1, 2))
         if self.pool_steps:
             tokens = tokens.unflatten(1, (-1, HEIGHT)).mean(dim=2)
-        return F.adaptive_avg_pool1d(tokens.transpose(1, 2), frames).transpose(1, 2)
+        return completed(F.adaptive_avg_pool1d(tokens.transpose(1, 2), whole).transpose(1, 2), frames)
 
     def tokens(self, waveform: Tensor, padding: Tensor | None = None) -> Tensor:
         """The official sequence (batch, tokens, dim), time-major: 496 tokens for 10 s.

@@ -87,17 +87,21 @@ class PaSST(nn.Module):
         return self._frames(waveform, frames)
 
     def _frames(self, waveform: Tensor, frames: int) -> Tensor:
-        return completed(self.encode(self.front_end(waveform)), frames)
+        return self._completed(self.front_end(waveform), frames)
 
     def log_mel(self, waveform: Tensor) -> Tensor:
         """(batch, samples) → what the network reads, (batch, bands, time)."""
         return self.front_end(checked(waveform, self.sample_rate))
 
-    def from_log_mel(self, log_mel: Tensor, frames: int) -> Tensor:
+    def from_log_mel(self, log_mel: Tensor, seconds: float) -> Tensor:
         """What the network reads (batch, bands, time) → (batch, frames, dim), longer clips in windows as waveforms."""
+        frames = self.grid.frames(seconds)
         if frames > self.positions + 1:
             rate = self.sample_rate / self.front_end.hop
-            return in_windows(self.from_log_mel, log_mel, rate, self.grid, self.positions, frames)
+            return in_windows(self._completed, log_mel, rate, self.grid, self.positions, frames)
+        return self._completed(log_mel, frames)
+
+    def _completed(self, log_mel: Tensor, frames: int) -> Tensor:
         return completed(self.encode(log_mel), frames)
 
     def tokens(self, waveform: Tensor) -> Tensor:

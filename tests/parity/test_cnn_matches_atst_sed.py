@@ -77,7 +77,7 @@ class Given(nn.Module):
 
     def __init__(self, dim):
         super().__init__()
-        self.dim = dim
+        self.dim, self.frame_rate = dim, 15.625
 
 
 def crnn(vectors, folder):

@@ -130,6 +130,23 @@ def test_the_nearest_frame_is_that_at_the_middle():
     )
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("match", ["average", "nearest"])
+def test_embeddings_keep_their_time_on_a_grid_whose_last_frame_the_clip_fills_in_part(match):
+    # 10 s: 250 embeddings, 156.25 frames of 64 ms; published systems spread the embeddings over 156
+    detector = build_detector(
+        SETTINGS | {"frame_rate": 15.625, "match": match, "merge_dim": None, "merge_norm": False}, 3
+    ).eval()
+    embeddings = torch.randn(1, 250, detector.encoders["mobilenet"].dim)
+    official = match_frames(embeddings, 156, match)
+    expected = torch.cat([official, official[:, -1:]], dim=1)
+    read = []
+    detector.sequence.register_forward_hook(lambda module, given, output: read.append(given[0]))
+    prediction = detector(None, {"mobilenet": embeddings}, 157)
+    assert prediction.strong_logits.shape[1] == 157
+    torch.testing.assert_close(read[0], expected)
+
+
 def test_tokens_are_pooled_in_the_windows_the_official_codes_use():
     # specs: 250 → 156 pools tokens (0,2), (1,4), (3,5), (4,7) …
     tokens = torch.arange(250.0).reshape(1, 250, 1)
