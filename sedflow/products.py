@@ -38,6 +38,7 @@ class Linear(nn.Linear):
             # in float32 the order gains half as much and costs twice the memory
             ordered = self._ordered(torch.ops.mkldnn._reorder_linear_weight, self.weight)
             return _onednn_product(features, ordered, self.bias, gelu)
+        self._ordered.forget()
         product = linear(features, self.weight, self.bias)
         return F.gelu(product) if gelu else product
 
@@ -65,6 +66,7 @@ class Convolution:
     def __call__(self, maps: Tensor, bias: Tensor, *parameters: Tensor, gelu: bool = False) -> Tensor:
         """(batch, in, height, width) → (batch, out, …), or its GELU."""
         if not _orders_weights(maps, bias):
+            self._ordered.forget()
             weight = self._weight(self.compute, *parameters)
             convolved = F.conv2d(maps, weight, bias, self.stride, self.padding, groups=self.groups)
             return F.gelu(convolved) if gelu else convolved
@@ -134,7 +136,8 @@ def attention(
     ``bias`` (…, queries, keys) is added to the scaled products, ``gate`` (…, queries, 1) times if there is one; a bool
     one is True where a key may be looked at.
     """
-    fused_is_slow = values.dtype == torch.bfloat16 and not _multiplies_in_tiles()
+    compiling = torch.compiler.is_compiling()
+    fused_is_slow = values.dtype == torch.bfloat16 and not compiling and not _multiplies_in_tiles()
     if passes_pay(queries) and not dropped:
         return _attention_compiled(queries, keys, values, _added(bias, values.dtype), gate)
     if fused_is_slow and _inferring(queries) and not dropped:

@@ -123,6 +123,60 @@ def test_weights_that_are_prepared_once_follow_their_parameters(encoder, dtype):
     assert torch.equal(changing.double().to(dtype)(waveform), original(waveform))
 
 
+def fused_step(network, waveform):
+    network.train()(waveform).float().square().mean().backward()
+    moved = [parameter for parameter in network.parameters() if parameter.grad is not None]
+    torch.optim.AdamW(moved, lr=0.01, fused=True).step()
+    network.eval()
+
+
+def averaged(network, waveform):
+    for parameter in network.parameters():
+        parameter.data.mul_(0.999).add_(torch.full_like(parameter, 0.1), alpha=0.001)
+
+
+def averaged_together(network, waveform):
+    moved = [parameter.data for parameter in network.parameters()]
+    torch._foreach_lerp_(moved, [torch.full_like(parameter, 0.1) for parameter in moved], 0.001)
+
+
+@pytest.mark.parametrize("change", [fused_step, averaged, averaged_together])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_prepared_weights_follow_changes_that_torch_does_not_count(encoder, dtype, change):
+    waveform = recordings(encoder)["ordinary"]
+    changing = copy.deepcopy(encoder).to(dtype)
+    with torch.no_grad():
+        changing(waveform)
+    change(changing, waveform)
+    with torch.no_grad():
+        assert torch.equal(changing(waveform), copy.deepcopy(changing)(waveform))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("name", ["beats", "passt"])
+def test_a_network_with_prepared_weights_can_be_exported(name, dtype):
+    torch.manual_seed(0)
+    network = plugins.build("encoders", {"name": name, **SMALL}).eval().to(dtype)
+    features = torch.randn(1, 208, 128) if name == "beats" else torch.randn(1, 128, 208)
+    tokens = network.encode(features)
+    for strict in (False, True):
+        program = torch.export.export(_Encode(network), (features,), strict=strict)
+        assert "mkldnn" not in str(program)
+        similarity = torch.cosine_similarity(program.module()(features).float(), tokens.float(), dim=2)
+        assert similarity.min() > 0.999
+    assert torch.equal(network.encode(features), tokens)
+
+
+class _Encode(torch.nn.Module):
+    def __init__(self, encoder):
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, features):
+        return self.encoder.encode(features)
+
+
 @torch.no_grad()
 def test_prepared_weights_are_neither_copied_nor_saved(encoder):
     waveform = recordings(encoder)["ordinary"]
