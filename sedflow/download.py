@@ -142,7 +142,8 @@ def fetch(url: str, out: Path, expected_sha256: str | None = None, wait_seconds:
 def fetch_weights(name: str, out: Path, mirror: Path | None = None) -> str:
     """Bring official weights to ``out``.
 
-    Where the catalogue knows no sum, the first download writes it to ``<out>.sha256`` and later ones are held to it.
+    Where the catalogue knows no sum, the first download writes it to ``<out>.sha256``, and later ones from the same
+    address are held to it.
 
     Parameters
     ----------
@@ -159,15 +160,18 @@ def fetch_weights(name: str, out: Path, mirror: Path | None = None) -> str:
         raise DownloadError(f"no pretrained weights {name!r} in data/pretrained.yaml; there are {sorted(catalogue)}")
     entry = catalogue[name]
     record = out.with_name(out.name + ".sha256")
-    expected = entry["sha256"] or (record.read_text(encoding="utf-8").strip() if record.is_file() else None)
-    if out.is_file() and expected in (None, found := sha256(out)):
+    recorded, address = [*(record.read_text(encoding="utf-8").split() if record.is_file() else []), None, None][:2]
+    moved = address not in (None, entry["url"])
+    expected = entry["sha256"] or (None if moved else recorded)
+    right = out.is_file() and expected in (None, found := sha256(out))
+    if right and not (moved and expected is None):
         pass
     elif mirror is not None and (mirror / "weights" / entry["file"]).is_file():
         found = _copy(mirror / "weights" / entry["file"], out, expected)
     else:
         found = fetch(entry["url"], out, expected)
     if expected is None:
-        record.write_text(found + "\n", encoding="utf-8")
+        record.write_text(f"{found} {entry['url']}\n", encoding="utf-8")
         log.warning("%s: nobody vouched for a sum yet; recorded sha256 %s in %s", name, found, record)
     return found
 

@@ -395,6 +395,24 @@ def test_weights_of_unknown_sum_are_recorded_and_held_to_it(server, catalogue, t
         fetch_weights("new", tmp_path / "new.pt")
 
 
+def test_weights_of_unknown_sum_are_fetched_again_when_their_address_is_another(server, catalogue, tmp_path, caplog):
+    fetch_weights("new", tmp_path / "new.pt")
+    server.pages["/newer.pt"] = lambda handler: answer(handler, b"a newer release")
+    catalogue["new"]["url"] = f"{server.url}/newer.pt"
+    found = fetch_weights("new", tmp_path / "new.pt")
+    assert (tmp_path / "new.pt").read_bytes() == b"a newer release"
+    assert f"recorded sha256 {found}" in caplog.text
+    assert fetch_weights("new", tmp_path / "new.pt") == found
+    assert [path for path, _ in server.seen] == ["/new.pt", "/newer.pt"]
+
+
+def test_a_record_of_weights_without_their_address_holds(server, catalogue, tmp_path):
+    (tmp_path / "new.pt").write_bytes(CONTENT)
+    (tmp_path / "new.pt.sha256").write_text(f"{DIGEST}\n")
+    assert fetch_weights("new", tmp_path / "new.pt") == DIGEST
+    assert server.seen == []
+
+
 def test_damaged_weights_are_fetched_again(catalogue, tmp_path):
     (tmp_path / "known.pt").write_bytes(b"damaged")
     assert fetch_weights("known", tmp_path / "known.pt") == DIGEST
