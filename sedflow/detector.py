@@ -62,6 +62,7 @@ class Detector(nn.Module):
         self.merge = Linear(joined, merge_dim) if merge_dim else nn.Identity()
         self.dropout = Dropout(dropout)
         self.merge_dropout = Dropout(dropout if merge_dropout is None else merge_dropout)
+        self._head_dropouts = [self.dropout] + [self.merge_dropout] * (merge_dropout is None)
         self.sequence = plugins.build("sequence", sequence, merge_dim or joined)
         self.pooling = Pooling(self.sequence.dim, classes, pooling)
 
@@ -103,12 +104,14 @@ class Detector(nn.Module):
     def set_dropout(self, rates: dict[str, float]) -> None:
         """Change dropout rates: before and behind the sequence ``head``, and everywhere in a named encoder.
 
+        A ``merge_dropout`` that was given stays.
+
         Raises
         ------
         SettingsError    the encoder has no dropout of one rate
         """
         for part, rate in rates.items():
-            own = (self.dropout, self.merge_dropout) if part == "head" else self.encoders[part].modules()
+            own = self._head_dropouts if part == "head" else self.encoders[part].modules()
             found = [module for module in own if isinstance(module, nn.Dropout)]
             if not found:
                 raise plugins.SettingsError(f"dropout: {part} has no dropout to set; leave it out, or see its settings")

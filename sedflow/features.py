@@ -138,14 +138,12 @@ class Cache:
     def __contains__(self, clip: str) -> bool:
         return clip in self._rows
 
-    def check(self, clip: Clip) -> None:
-        """Refuse a clip that is not in the cache, or whose audio is no longer the audio that was encoded."""
+    def check(self, clip: Clip, made_by: str = "features") -> None:
+        """Refuse a clip that is not in the cache, or whose audio is no longer what the rule ``made_by`` read."""
         if clip.id not in self._rows:
-            raise CacheError(f"{clip.id}: not in the feature cache of its source; run the rule `features` again")
+            raise CacheError(f"{clip.id}: not in the cache of its source; run the rule `{made_by}` again")
         if self._audio[clip.id] != clip.sha256:
-            raise CacheError(
-                f"{clip.id}: the audio changed after its features were computed; run the rule `features` again"
-            )
+            raise CacheError(f"{clip.id}: the audio changed after the rule `{made_by}` read it; run that again")
 
     def read(self, ids: list[str]) -> np.ndarray:
         """Embeddings of these clips, (clips, frames, dim) float32."""

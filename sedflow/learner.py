@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from torch import nn
 
-from sedflow import plugins
 from sedflow.augment import DOMAINS
 from sedflow.batch_statistics import warn_of_parts
 from sedflow.dataset import Batch, ClipSet, Inputs
@@ -24,7 +23,7 @@ from sedflow.optimization import build_optimizer, learning_rate_factor, ramp, te
 from sedflow.pooling import Prediction
 from sedflow.sampling import stable_number
 from sedflow.scores import Scores
-from sedflow.stage_plugins import build_augmentation, build_losses
+from sedflow.stage_plugins import build_augmentation, build_losses, check_listeners
 
 log = logging.getLogger(__name__)
 
@@ -75,10 +74,7 @@ class Learner(lightning.LightningModule):
             self.teacher.requires_grad_(False)
             self.student.share_frozen(self.teacher)
         self.losses = build_losses(stage["losses"])
-        for label, loss, _ in self.losses:
-            for key, own in (("labels", list(clips.classes)), ("sample_rate", clips.sample_rate)):
-                if (its := getattr(loss, key, None)) not in (None, own):
-                    raise plugins.SettingsError(f"{label}: its checkpoint has the {key} {its}, this page {own}")
+        check_listeners(self.losses, list(clips.classes), clips.sample_rate, stage["augment"])
         page = {"clip_seconds": clips.clip_seconds, "sample_rate": clips.sample_rate}
         self.augmentations = [build_augmentation(spec, page) for spec in stage["augment"]]
         between_validations = stage["validate_every"] * stage["accumulate"]

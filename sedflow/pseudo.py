@@ -54,7 +54,7 @@ class PseudoLabels:
     def check(self, clip: Clip) -> None:
         """Refuse a clip whose audio is no longer the audio that was scored."""
         if clip.id in self:
-            self._cache.check(clip)
+            self._cache.check(clip, "score_source")
 
     def read(self, ids: Sequence[str], frames: int) -> tuple[np.ndarray, np.ndarray]:
         """Probabilities of clips.

@@ -108,7 +108,7 @@ def check_order_of_mixing(augment: list[dict], stage: Stage, at: str) -> None:
     for settings in augment:
         name, groups = settings["name"], settings.get("groups", "kind")
         rows = {source for group in groups for source in group} if isinstance(groups, list) else set(stage.sources)
-        moves = name == "frame_shift" or _needs_events(settings)
+        moves = name == "frame_shift" or _needs_events(settings) or (listens and name == "time_mask")
         if mixed is not None and (moves or (name == "mixup" and mixed & rows)):
             raise SettingsError(
                 f"{at}: {name!r} changes clips and labels after 'mixup', and {who} cannot follow; put it before mixup"

@@ -27,6 +27,21 @@ def listeners(losses: list[dict]) -> list[str]:
     return [loss["checkpoint"] for loss in losses if loss.get("checkpoint")]
 
 
+def check_listeners(losses: list[tuple], classes: list[str], sample_rate: int | None, augment: list[dict]) -> None:
+    """Raise SettingsError if a detector that listens along, of `build_losses`, cannot follow what the student hears."""
+    for label, loss, _ in losses:
+        for key, own in (("labels", classes), ("sample_rate", sample_rate)):
+            if (its := getattr(loss, key, None)) not in (None, own):
+                raise plugins.SettingsError(f"{label}: its checkpoint has the {key} {its}, this page {own}")
+        encoders = getattr(getattr(loss, "detector", None), "encoders", {})
+        deaf = [name for name, encoder in encoders.items() if not hasattr(encoder, "spectrogram")]
+        if deaf and any(spec.get("on") == "spectrum" for spec in augment):
+            raise plugins.SettingsError(
+                f"{label}: the {deaf[0]} of its checkpoint has no linear mel to follow a mixup on: spectrum; mix on: "
+                "features or on: waveform"
+            )
+
+
 def build_augmentation(spec: dict, page: dict) -> tuple[Callable, str, dict]:
     """(function, domain, settings) of an entry of a page's ``augment``; what it has to know of ``page`` is added."""
     settings = plugins.check("augment", spec, "augment")

@@ -305,7 +305,7 @@ def test_pseudo_labels_of_other_classes_grids_or_audio_are_refused(two_corpora, 
         PseudoLabels([coarse], tables.classes, GRID)
     changed = [Clip(c.id, c.path, c.seconds, "other", c.source) for c in weak]
     old = PseudoLabels([stored(tmp_path / "c.npy", changed, logits, tables.classes)], tables.classes, GRID)
-    with pytest.raises(CacheError, match="weak-0: the audio changed"):
+    with pytest.raises(CacheError, match="weak-0: the audio changed after the rule `score_source`"):
         clip_set(tmp_path, tables, ["weak"], pseudo=old)
 
 

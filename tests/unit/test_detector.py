@@ -228,7 +228,7 @@ def test_dropout_before_and_behind_the_head_and_in_an_encoder_can_be_set_apart()
     detector = build_detector({**SETTINGS, "encoders": [cnn], "dropout": 0.5, "merge_dropout": 0.0}, 3)
     assert (detector.merge_dropout.p, detector.dropout.p) == (0.0, 0.5)
     detector.set_dropout({"cnn": 0.6, "head": 0.2})
-    assert (detector.merge_dropout.p, detector.dropout.p) == (0.2, 0.2)
+    assert (detector.merge_dropout.p, detector.dropout.p) == (0.0, 0.2)
     rates = {part.p for part in detector.encoders["cnn"].modules() if isinstance(part, torch.nn.Dropout)}
     assert rates == {0.6}
 
@@ -239,6 +239,6 @@ def test_dropout_is_set_by_part_and_refused_where_there_is_none():
     detector = build_detector(SETTINGS | {"encoders": encoders}, 3)
     detector.set_dropout({"atst": 0.3, "head": 0.4})
     assert {part.p for part in detector.encoders["atst"].modules() if isinstance(part, torch.nn.Dropout)} == {0.3}
-    assert detector.dropout.p == 0.4
+    assert (detector.merge_dropout.p, detector.dropout.p) == (0.4, 0.4)
     with pytest.raises(SettingsError, match="mobilenet has no dropout"):
         detector.set_dropout({"mobilenet": 0.1})

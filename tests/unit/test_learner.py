@@ -5,6 +5,7 @@ import functools
 import logging
 import multiprocessing
 import threading
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from sedflow.losses.consistency import Consistency
 from sedflow.params import Stage
 from sedflow.plugins import SettingsError
 from sedflow.pooling import Prediction
+from sedflow.stage_plugins import check_listeners
 from sedflow.train import alone_in, run_digest
 from sedflow.trainer import LAST, AtomicCheckpoints, MovableCheckpoints
 
@@ -393,6 +395,14 @@ def test_a_detector_that_listens_along_needs_the_classes_and_the_rate_of_the_pag
     monkeypatch.setattr("sedflow.learner.build_losses", lambda specs: [("distillation", loss, {})])
     with pytest.raises(SettingsError, match=f"distillation: its checkpoint has the {key} "):
         learner_of(losses=[{"name": "distillation"}])
+
+
+def test_a_detector_that_listens_along_without_linear_mel_cannot_follow_mixtures_of_it():
+    encoders = {"beats": torch.nn.Identity()}
+    losses = [("distillation", SimpleNamespace(detector=SimpleNamespace(encoders=encoders)), {})]
+    check_listeners(losses, ["a"], 16000, [{"name": "mixup", "on": "features"}])
+    with pytest.raises(SettingsError, match="the beats of its checkpoint has no linear mel"):
+        check_listeners(losses, ["a"], 16000, [{"name": "mixup", "on": "spectrum"}])
 
 
 def test_a_run_goes_on_with_other_loader_processes_and_with_no_other_setting():

@@ -139,6 +139,9 @@ def test_a_detector_that_listens_along_cannot_follow_either():
     check_system(page)
     page["stages"]["frozen"]["losses"].append({"name": "distillation", "checkpoint": "models/a/b/c/best.safetensors"})
     refused(page, "the detector that listens along cannot follow; put it before mixup$")
+    # it would hear each clip masked, and then their mixture; the student hears the mixture masked
+    page["stages"]["frozen"]["augment"][-1] = {"name": "time_mask"}
+    refused(page, "'time_mask' changes clips and labels after 'mixup', and the detector that listens along cannot")
 
 
 def test_pseudo_labels_are_a_kind_of_their_own():

@@ -191,7 +191,7 @@ def test_the_cache_gives_back_what_was_written_and_refuses_other_audio(tmp_path)
     cache = Cache([tmp_path / "weak-0.npy", tmp_path / "weak-1.npy"])
     np.testing.assert_array_equal(cache.read(["weak-3", "weak-0"]), embeddings[[3, 0]])
     cache.check(clips[1])
-    with pytest.raises(CacheError, match="not in the feature cache"):
+    with pytest.raises(CacheError, match="not in the cache of its source; run the rule `features`"):
         cache.check(clip_of("weak", 7))
     with pytest.raises(CacheError, match="the audio changed"):
         cache.check(Clip("weak-1", "x", 2.0, "another", "weak"))
