@@ -39,6 +39,20 @@ def test_wildcards_reach_the_shell_through_params_only(rule):
     assert set(re.findall(r"\{(\w+)", shell)) <= {"params", "input", "output", "log", "threads"}
 
 
+def test_a_cluster_gives_a_gpu_to_every_job_that_wants_one_wherever_it_is_submitted(pristine, tmp_path):
+    clone = pristine.copy(tmp_path / "clone")
+    profile = clone.path / "workflow/profiles/slurm/config.yaml"
+    settings = yaml.safe_load(profile.read_text())
+    wanting = {rule for rule, text in RULES.items() if "gpu=GPU" in text}
+    assert set(settings["set-resources"]) == wanting
+    assert not wanting & set(settings["groups"])
+    profile.write_text(profile.read_text().replace("executor: slurm", "executor: dryrun"))
+    planned = clone("snakemake", "-n", "--workflow-profile", profile.parent, "--nocolor", "demo")
+    jobs = re.split(r"\n(?=(?:local)?rule )", planned)
+    gpus = {match[1]: "gpu=1" in job for job in jobs if (match := re.match(r"(?:local)?rule (\w+):", job))}
+    assert {rule for rule, given in gpus.items() if given} == wanting & set(gpus) == {"features", "train", "score"}
+
+
 def test_every_rule_belongs_to_a_stage_of_dvc_but_those_that_join_variants():
     allowed = {rule for command in commands().values() for rule in command.split(" -- ")[0].split()}
     assert set(RULES) - allowed == JOIN_VARIANTS

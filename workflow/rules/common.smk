@@ -13,8 +13,9 @@ from sedflow.params import canonical
 # `sedflow sync adopt` plans with the settings that files on disk were made with, whatever the pages say by now
 SETTINGS = Path(config.get("settings", "."))
 
-# Jobs whose network runs on a GPU take turns at it (the profile names one); without a GPU the cores decide alone.
-GPU = int(any(Path("/dev").glob("nvidia[0-9]*")))
+# Jobs whose network runs on a GPU take turns at it (the profile names one); without a GPU the cores decide alone. This
+# asks the machine that plans; dxg is WSL's device. Profiles of clusters say it themselves.
+GPU = int(Path("/dev/dxg").exists() or any(Path("/dev").glob("nvidia[0-9]*")))
 
 
 def stop(message):
