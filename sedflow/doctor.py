@@ -38,7 +38,7 @@ class Finding:
 
 def diagnose() -> list[Finding]:
     """Look at everything the pipeline needs; never raises for what it finds."""
-    return [*installation(), *gpu(), *processor(), *memory(), *disk(), *mirror(), *git(), *dvc()]
+    return [*installation(), *gpu(), *processor(), *memory(), *shared_memory(), *disk(), *mirror(), *git(), *dvc()]
 
 
 def installation() -> list[Finding]:
@@ -157,6 +157,14 @@ def memory() -> Iterable[Finding]:
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GIB
     short = total < 6
     yield Finding("memory", "note" if short else "ok", f"{total:.1f} GiB", "smaller batches" if short else "")
+
+
+def shared_memory(folder: str = "/dev/shm") -> Iterable[Finding]:
+    """What the processes that read batches hand them over in; containers begin with 64 MiB, then these die."""
+    if Path(folder).is_dir():
+        total = shutil.disk_usage(folder).total / GIB
+        cure = "docker run --shm-size=8g …; otherwise `workers: 0` in the stages of a page" if total < 1 else ""
+        yield Finding("shared memory", "note" if cure else "ok", f"{total:.2f} GiB in {folder}", cure)
 
 
 def disk(folder: str = ".") -> Iterable[Finding]:

@@ -100,6 +100,15 @@ def test_little_free_disk_is_seen_before_it_runs_out(monkeypatch, free_gib, verd
     assert finding.verdict == verdict and bool(finding.cure) == (verdict != "ok")
 
 
+@pytest.mark.parametrize("total_gib, verdict", [(0.0625, "note"), (8, "ok")])
+def test_a_container_with_little_shared_memory_is_told_how_to_get_more(monkeypatch, tmp_path, total_gib, verdict):
+    usage = collections.namedtuple("usage", "total used free")
+    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda folder: usage(total_gib * doctor.GIB, 0, 0))
+    (finding,) = doctor.shared_memory(tmp_path)
+    assert finding.verdict == verdict and ("--shm-size=8g" in finding.cure) == (verdict == "note")
+    assert list(doctor.shared_memory(tmp_path / "nowhere")) == []
+
+
 def test_the_mirror_is_listed_and_a_wrong_one_is_a_problem(tmp_path, monkeypatch):
     (tmp_path / "esc10").mkdir()
     (tmp_path / "esc10" / "a.ogg").touch()
