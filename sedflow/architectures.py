@@ -34,31 +34,33 @@ def _count(tensors: dict, pattern: str) -> int:
     return 1 + max(numbers)
 
 
-def beats(tensors: dict, content: dict) -> dict:
+def beats(tensors: dict, cfg: dict) -> dict:
     """Settings of BEATs: all but the largest distance are in the shapes, and that is in Microsoft's files."""
-    dim, embedded = _shape(tensors, "post_extract_proj.weight", 2)
+    inner, dim = _shape(tensors, "encoder.layers.0.fc1.weight", 2)
+    embedded = _shape(tensors, "patch_embedding.weight", 4)[0]
+    if embedded != dim:
+        _shape(tensors, "post_extract_proj.weight", 2)
     buckets, heads = _shape(tensors, "relative_attention_bias.weight", 2)
     new = any(name.endswith("weight.original1") for name in tensors)
     taps = _shape(tensors, "weight.original1" if new else "pos_conv.0.weight_v", 3)
     shapes = {
         "embed_dim": embedded,
-        "encoder_ffn_embed_dim": _shape(tensors, "encoder.layers.0.fc1.weight", 2)[0],
+        "encoder_ffn_embed_dim": inner,
         "conv_pos": taps[2],
         "conv_pos_groups": dim // taps[1],
         "num_buckets": buckets,
     }
-    cfg = content.get("cfg")
-    told = {name: value for name, value in cfg.items() if name == "max_distance"} if isinstance(cfg, dict) else {}
+    told = {name: value for name, value in cfg.items() if name == "max_distance"}
     return {"dim": dim, "depth": _count(tensors, r"^encoder\.layers\.(\d+)"), "heads": heads, "cfg": shapes | told}
 
 
-def atst(tensors: dict, content: dict) -> dict:
+def atst(tensors: dict, cfg: dict) -> dict:
     """Settings of ATST-Frame; heads None where they cannot be known."""
     dim, _ = _shape(tensors, "patch_embed.patch_embed.weight", 2)
     return _vision_transformer(tensors, dim) | {"positions": _shape(tensors, "pos_embed", 3)[1] - 1}
 
 
-def passt(tensors: dict, content: dict) -> dict:
+def passt(tensors: dict, cfg: dict) -> dict:
     """Settings of frame-wise PaSST; heads None where they cannot be known."""
     (dim,) = _shape(tensors, "blocks.0.norm1.weight", 1)
     return _vision_transformer(tensors, dim) | {"positions": _shape(tensors, "time_new_pos_embed", 4)[3]}
@@ -70,7 +72,7 @@ def _vision_transformer(tensors: dict, dim: int) -> dict:
     return {"dim": dim, "depth": depth, "heads": _HEADS.get(dim), "mlp_ratio": hidden / dim}
 
 
-def cnn(tensors: dict, content: dict) -> dict:
+def cnn(tensors: dict, cfg: dict) -> dict:
     """Settings of the DCASE CNN; its pooling is taken as published."""
     depth = _count(tensors, r"^conv(\d+)")
     gate = "glu" if any(name.startswith("glu") for name in tensors) else "cg"

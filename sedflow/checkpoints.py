@@ -11,7 +11,7 @@ import re
 from pathlib import Path
 
 from sedflow import architectures
-from sedflow.official import module_tensors, role_of
+from sedflow.official import configuration, module_tensors, role_of, unwrapped
 from sedflow.weights import CheckpointError, read_checkpoint
 
 CPJKU = "CP-JKU DCASE 2024"
@@ -75,7 +75,7 @@ def identify(path: str | Path) -> Contents:
 
 
 def _identified(content: dict, path: str | Path) -> Contents:
-    flat = _flat(content)
+    flat = unwrapped(content)
     found = _encoders(content, flat, path)
     if not found:
         raise CheckpointError(
@@ -105,25 +105,13 @@ def _encoders(content: dict, flat: dict, path) -> dict[str, dict]:
     found = {}
     for name, (anchor, settings) in _TRANSFORMERS.items():
         if any(key == anchor or key.endswith("." + anchor) for key in flat):
-            found[name] = {"name": name, **settings(_of_encoder(content, anchor, path), content)}
+            cfg = configuration(content, path) if name == "beats" else {}
+            found[name] = {"name": name, **settings(_of_encoder(content, anchor, path), cfg)}
     if mobilenet := architectures.mobilenet(flat):
         found["mobilenet"] = {"name": "mobilenet", **mobilenet}
     for name in found.keys() & {"atst", "passt"} if "cnn" in found else ():
         found[name] |= {"projection": width} if (width := _projection(flat)) else {}
     return found
-
-
-def _flat(content: dict) -> dict:
-    """Tensors by name: those under ``state_dict`` and ``model`` without the wrapper's name, each once."""
-    import torch
-
-    inner = next((content[key] for key in ("state_dict", "model") if isinstance(content.get(key), dict)), content)
-    tensors = {str(name): value for name, value in inner.items() if isinstance(value, torch.Tensor)}
-    if not tensors:
-        for name, part in content.items():
-            if isinstance(part, dict):
-                tensors |= {f"{name}.{key}": value for key, value in part.items() if isinstance(value, torch.Tensor)}
-    return tensors
 
 
 def _counted(content: dict, flat: dict, networks: list[str], found: dict, path) -> dict:

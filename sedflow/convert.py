@@ -16,7 +16,7 @@ import torch
 
 from sedflow.checkpoints import CPJKU, STATISTICS, Contents, identify
 from sedflow.detector import Detector, build_encoder
-from sedflow.official import all_tensors, module_tensors
+from sedflow.official import all_tensors, module_tensors, unwrapped
 from sedflow.params import Inference
 from sedflow.plugins import SettingsError
 from sedflow.specification import Specification, save_detectors, save_encoder
@@ -177,9 +177,10 @@ def _detector(
         return _crnn(path, content, contents, specs, encoders, (role, pooling)), left
     settings = _settings(contents, specs, None, pooling)
     detector = _assembled(encoders, settings, contents.classes["strong"])
-    detector.sequence.load_official(part_of(content, "seq_model"))
-    load_strict(detector.pooling.strong, part_of(content, "strong_head"), path)
-    load_strict(detector.pooling.weak, part_of(content, "weak_head"), path)
+    tensors = unwrapped(content)
+    detector.sequence.load_official(part_of(tensors, "seq_model"))
+    load_strict(detector.pooling.strong, part_of(tensors, "strong_head"), path)
+    load_strict(detector.pooling.weak, part_of(tensors, "weak_head"), path)
     return detector, left
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -81,6 +82,27 @@ def projection_tensors(
     own = {name: tensor for name, tensor in beside.items() if name.startswith(f"{_PROJECTION}.")}
     taken = [name for name in set(names) - set(others) if f"{_PROJECTION}." in name]
     return {name.replace(_PROJECTION, "projection"): tensor for name, tensor in own.items()}, taken
+
+
+def configuration(content: dict, path: str | Path) -> dict:
+    """What a file says under ``cfg`` of how its network is built; empty where it says nothing.
+
+    Raises
+    ------
+    CheckpointError    it is no table
+    """
+    cfg = content.get("cfg")
+    cfg = vars(cfg) if isinstance(cfg, argparse.Namespace) else cfg
+    if not isinstance(cfg, dict | None):
+        raise CheckpointError(f"{path}: its cfg is a {type(cfg).__name__}, not a table; fetch the file again")
+    return cfg or {}
+
+
+def unwrapped(content: dict) -> dict[str, torch.Tensor]:
+    """Tensors by name: those under ``state_dict`` and ``model`` without the wrapper's name, each once."""
+    inner = next((content[key] for key in ("state_dict", "model") if isinstance(content.get(key), dict)), content)
+    tensors = {str(name): value for name, value in inner.items() if isinstance(value, torch.Tensor)}
+    return tensors or all_tensors(content)
 
 
 def all_tensors(content: dict) -> dict[str, torch.Tensor]:

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from sedflow.beats_layers import HEIGHT, PATCH, Block, Embedding
 from sedflow.frames import FrameGrid
-from sedflow.official import module_tensors
+from sedflow.official import configuration, module_tensors
 from sedflow.spectrogram import KaldiFbank
 from sedflow.waveform import checked, completed, in_parts, in_windows, padded
 from sedflow.weights import CheckpointError, load_strict, read_checkpoint
@@ -221,12 +221,12 @@ class BEATs(nn.Module):
         """
         content = read_checkpoint(path)
         tensors, others = module_tensors(content, "patch_embedding.weight", path, network=network)
-        self._check_configuration(content.get("cfg") or {}, path)
+        self._check_configuration(configuration(content, path), path)
         predictor = {name: tensors.pop(name) for name in sorted(tensors) if name.startswith("predictor.")}
         if predictor:
             _check_predictor(predictor, self.dim, path)
         load_strict(self, _our_tensors(tensors, path), path)
-        like = self.embedding.post_extract_proj.weight
+        like = self.embedding.patch_embedding.weight
         for part in ("weight", "bias"):
             setattr(self, f"predictor_{part}", predictor[f"predictor.{part}"].to(like) if predictor else None)
         return others + list(predictor)

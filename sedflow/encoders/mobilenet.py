@@ -9,6 +9,7 @@ from torch import nn
 
 from sedflow.frontend import LogMel
 from sedflow.layers import at_least_float32
+from sedflow.official import all_tensors, unwrapped
 from sedflow.precision import InFloat32
 from sedflow.waveform import checked, completed
 from sedflow.weights import CheckpointError, load_strict, part_of, read_checkpoint
@@ -240,12 +241,13 @@ class MobileNet(nn.Module):
         ------
         CheckpointError    unreadable, not a MobileNet of this width, or trained on another front end
         """
-        tensors = read_checkpoint(path)
+        content = read_checkpoint(path)
+        tensors = unwrapped(content)
         features = part_of(tensors, "features")
         self._check_front_end(tensors, path)
         renamed = {"features." + name.replace(".conc_se_layers.0.", "."): features[name] for name in features}
         load_strict(self, renamed, path)
-        return [name for name in tensors if ".features." not in "." + name]
+        return [name for name in all_tensors(content) if ".features." not in "." + name]
 
     def _check_front_end(self, tensors: dict, path: str | Path) -> None:
         """Refuse a file whose weights were trained on the other front end: the shapes of tensors do not tell."""

@@ -1,5 +1,6 @@
 """BEATs against microsoft/unilm and fschmid56/PretrainedSED, from waveform to tokens, frames and classes."""
 
+import argparse
 import copy
 
 import pytest
@@ -8,9 +9,11 @@ from torch import nn
 from vectors import find_vectors
 
 from sedflow.beats_layers import relative_bucket
+from sedflow.checkpoints import identify
+from sedflow.convert import convert
 from sedflow.encoders.beats import _BASE, _SIZES, BEATs, token_padding
 from sedflow.pooling import Pooling, match_frames
-from sedflow.weights import CheckpointError
+from sedflow.weights import CONVERTED, CheckpointError, read_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -188,6 +191,42 @@ def test_a_file_of_another_configuration_is_refused_by_field(microsoft, tmp_path
                 built(vectors).load_official(file_of(vectors, tmp_path, **changes))
         # how a file was trained does not matter
         built(vectors).load_official(file_of(vectors, tmp_path, dropout=0.3, encoder_layerdrop=0.5))
+
+
+def test_a_configuration_may_be_a_namespace_but_nothing_else(microsoft, tmp_path):
+    path = tmp_path / "told.pt"
+    for vectors in microsoft:
+        told = argparse.Namespace(**vectors.config)
+        torch.save({"cfg": told, "model": vectors.weights}, path)
+        built(vectors).load_official(path)
+        assert identify(path).encoders[0]["cfg"]["max_distance"] == vectors.config["max_distance"]
+        told.max_distance += 1
+        torch.save({"cfg": told, "model": vectors.weights}, path)
+        with pytest.raises(CheckpointError, match="the file has max_distance"):
+            built(vectors).load_official(path)
+        torch.save({"cfg": "base", "model": vectors.weights}, path)
+        for refusing in (built(vectors).load_official, identify):
+            with pytest.raises(CheckpointError, match=r"told\.pt: its cfg is a str, not a table"):
+                refusing(path)
+
+
+def test_a_file_whose_patches_are_as_wide_as_its_tokens_has_no_projection(microsoft, tmp_path):
+    path, out = tmp_path / "unprojected.pt", tmp_path / "out.safetensors"
+    for vectors in microsoft:
+        dim, weights = vectors.config["encoder_embed_dim"], dict(vectors.weights)
+        for kind in ("weight", "bias"):
+            del weights[f"post_extract_proj.{kind}"]
+            weights[f"layer_norm.{kind}"] = torch.rand(dim)
+        weights["patch_embedding.weight"] = torch.rand(dim, 1, 16, 16)
+        torch.save({"cfg": vectors.config | {"embed_dim": dim}, "model": weights}, path)
+        settings = identify(path).encoders[0]
+        assert (settings["dim"], settings["cfg"]["embed_dim"]) == (dim, dim)
+        BEATs(**{name: value for name, value in settings.items() if name != "name"}).load_official(path)
+        convert(path, out)
+        assert torch.equal(
+            read_checkpoint(out)[f"{CONVERTED}embedding.patch_embedding.weight"],
+            weights["patch_embedding.weight"].flatten(1),
+        )
 
 
 @pytest.mark.parametrize(

@@ -265,6 +265,21 @@ def test_weights_of_the_other_front_end_are_refused(golden_dir, mirror_dir, tmp_
             encoder.load_official(vectors.save_weights(tmp_path))
 
 
+@pytest.mark.parametrize("wrapper", ["state_dict", "model"])
+def test_a_file_with_its_tensors_in_a_wrapper_becomes_the_same(golden_dir, mirror_dir, tmp_path, wrapper):
+    path, out, expected = (tmp_path / name for name in ("wrapped.pt", "out.safetensors", "expected.safetensors"))
+    for vectors in of_heads(golden_dir, "linear", "attention"):
+        torch.save({wrapper: vectors.weights, "epoch": 3}, path)
+        assert identify(path).encoders == identify(official_file(vectors, tmp_path)).encoders, vectors.name
+        convert(path, out, given=given(vectors))
+        convert(official_file(vectors, tmp_path), expected, given=given(vectors))
+        torch.testing.assert_close(read_checkpoint(out), read_checkpoint(expected), rtol=0, atol=0)
+    torch.save({wrapper: torch.load(next(mirror_dir.rglob("mn04*.pt")))}, path)
+    assert "classifier.5" in convert(path, out)
+    with pytest.raises(CheckpointError, match=r"front end 'efficientat'.*strides: dilated"):
+        MobileNet(width=0.4).load_official(path)
+
+
 # width of fmn → width of the sequence head → parameters of the whole, by head; Source: cpjku_efficient.md §2.1
 PUBLISHED = {
     (0.4, 104): {"transformer": 912_048, "hybrid": 1_041_026, "bigru": 1_204_670},
