@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+from pathlib import Path
+
 from sedflow import digest, plan
+from sedflow.audio import sha256
 from sedflow.params import SettingsError, System
 
 STAGES = ("frozen", "finetune")
@@ -23,10 +27,33 @@ def code_digests(system: System) -> dict[str, str]:
         "evaluate": plan.network_plugins(system),
     }
     digests = {step: _joined(commands, used.get(step, [])) for step, commands in COMMANDS.items() if step != "train"}
+    digests["data"] += own_data(system)
     trained = {
         name: _joined(COMMANDS["train"], plan.train_plugins(system, stage)) for name, stage in system.stages.items()
     }
     return {**digests, **trained}
+
+
+def own_data(system: System) -> str:
+    """What a system's corpora are read from and no stage makes: sums of tables, and which recordings lie in folders."""
+    lines = []
+    for folder, spec in plan.corpora(system).items():
+        sums = " ".join(sha256(table) for table in plan.corpus_tables(spec))
+        lines.append(f"{folder} {hashlib.sha256(f'{sums} {plan.corpus_listing(spec)}'.encode()).hexdigest()[:16]}\n")
+    return "".join(lines)
+
+
+def check_own_data(system: System, noted: Path) -> None:
+    """Refuse to work within ``dvc repro`` on recordings or tables that changed since DVC noted them.
+
+    DVC cannot watch a folder that a page names: the digests that its first stage writes speak for it, and DVC runs that
+    stage again for changed code or settings alone.
+    """
+    if noted.is_file() and not noted.read_text(encoding="utf-8").endswith(own_data(system)):
+        raise SettingsError(
+            f"recordings or label tables of {list(plan.corpora(system))} changed, which DVC does not see by itself: "
+            "run `dvc repro --single-item --force code`, then `dvc repro`; or `snakemake`, then `sedflow sync record`"
+        )
 
 
 def check(name: str, system: System) -> None:

@@ -80,7 +80,7 @@ def record() -> None:
             f"{len(stale)} files belong to nothing that is made now (settings from before?) and would be versioned; "
             f"delete them first: {' '.join(stale[:5])}"
         )
-    _run("dvc", "repro", "--single-item", "--quiet", "code")
+    _look_again()
     _run("dvc", "commit", "--force", "--no-relink", "--quiet")
 
 
@@ -98,7 +98,7 @@ def adopt() -> None:
             "dvc checkout refused: results on disk are in no cache yet (record or delete them), or the cache lacks "
             "files (dvc pull)"
         )
-    _run("dvc", "repro", "--single-item", "--quiet", "code")
+    _look_again()
     if differing := _differing():
         raise SyncError(f"these differ from dvc.lock, so nobody knows what made them: {differing}. Run `dvc repro`")
     _forget_other_features()
@@ -112,8 +112,14 @@ def check() -> None:
     """Raise SyncError unless neither Snakemake nor DVC has anything left to do."""
     if _jobs_left():
         raise SyncError("Snakemake has jobs to run: `snakemake -n` lists them")
+    _look_again()
     if _run("dvc", "status", "--quiet", check=False).returncode:
         raise SyncError("DVC sees changes: `dvc status` lists them; after a snakemake run, `sedflow sync record`")
+
+
+def _look_again() -> None:
+    """Note what code and the user's own data are now: DVC would ask for neither while settings stay."""
+    _run("dvc", "repro", "--single-item", "--force", "--quiet", "code")
 
 
 def _records() -> dict[str, float]:

@@ -144,6 +144,23 @@ def test_code_that_dvc_follows_is_what_snakemake_follows():
     assert f"score {digest.code('score', plan.network_plugins(SYSTEM))}\n" in digests["evaluate"]
 
 
+def test_labels_and_recordings_of_ones_own_are_followed_too_and_work_on_changed_ones_is_refused(tmp_path):
+    (tmp_path / "audio").mkdir()
+    rows = "".join(f"{name}.wav\t1\t2\tRobin\n" for name in "abcde")
+    (tmp_path / "strong.tsv").write_text("filename\tonset\toffset\tevent_label\n" + rows)
+    system = SYSTEM.model_copy(update={"corpora": [{"name": "folder", "path": str(tmp_path), "as": "birds"}]})
+    noted = tmp_path / "data.txt"
+    noted.write_text(followed.code_digests(system)["data"])
+    followed.check_own_data(system, noted)
+    for file, content in (("strong.tsv", "e.wav\t1\t2\tRobin\n"), ("audio/f.wav", "RIFF")):
+        with (tmp_path / file).open("a") as opened:
+            opened.write(content)
+        with pytest.raises(SettingsError, match=r"tables of \['birds'\] changed.* --force code"):
+            followed.check_own_data(system, noted)
+        noted.write_text(followed.code_digests(system)["data"])
+    followed.check_own_data(system, noted)
+
+
 def test_a_page_that_dvc_does_not_cover_is_refused_with_what_covers_it():
     followed.check("mine", SYSTEM)
     first = {**copy.deepcopy(PAGE["stages"]["frozen"])}

@@ -53,6 +53,16 @@ def test_a_cluster_gives_a_gpu_to_every_job_that_wants_one_wherever_it_is_submit
     assert {rule for rule, given in gpus.items() if given} == wanting & set(gpus) == {"features", "train", "score"}
 
 
+def test_within_dvc_no_job_runs_on_recordings_or_tables_that_changed_behind_its_back(pristine, tmp_path):
+    clone = pristine.copy(tmp_path / "clone")
+    clone.sedflow("code", "demo", "default", "--out", "data/inventory/demo/code")
+    within = ("env", "DVC_STAGE=features", "snakemake", "-n", "demo")
+    assert "run `dvc repro" not in clone(*within)
+    with (clone.path / "data/classes/demo.txt").open("a") as classes:
+        classes.write("# another\n")
+    assert "changed, which DVC does not see by itself: run `dvc repro" in clone(*within, check=False)
+
+
 def test_every_rule_belongs_to_a_stage_of_dvc_but_those_that_join_variants():
     allowed = {rule for command in commands().values() for rule in command.split(" -- ")[0].split()}
     assert set(RULES) - allowed == JOIN_VARIANTS
