@@ -66,9 +66,12 @@ class Balancer(Regulariser):
 
     def _distance(self, x):
         frames = x.movedim(self.axis, -1).flatten(0, -2)
-        ratio = frames.mean(0) / frames.std(0).clamp(min=1e-10)
         log_rms = frames.square().mean(0).clamp(min=1e-20).log() / 2
-        return (ratio - ratio.clamp(*self.ratio)).abs().sum() + (log_rms - log_rms.clamp(*self.log_rms)).abs().sum()
+        distance = (log_rms - log_rms.clamp(*self.log_rms)).abs().sum()
+        if len(frames) == 1:  # which has no deviation
+            return distance
+        ratio = frames.mean(0) / frames.std(0).clamp(min=1e-10)
+        return distance + (ratio - ratio.clamp(*self.ratio)).abs().sum()
 
 
 class Whitener(Regulariser):

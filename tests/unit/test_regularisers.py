@@ -3,7 +3,8 @@ import math
 import pytest
 import torch
 
-from sedflow.regularisers import Balancer, Ceiling, Whitener, limited, switch_off
+from sedflow import plugins
+from sedflow.regularisers import Balancer, Ceiling, Regulariser, Whitener, limited, switch_off
 
 ALWAYS = {"share": 1.0}
 # limits that random numbers exceed
@@ -25,6 +26,24 @@ def test_values_pass_unchanged_and_gradients_too_in_evaluation(regulariser):
     assert torch.equal(regulariser.train()(x), x)
     assert not torch.equal(gradient(regulariser, x.detach(), upstream), upstream)
     assert regulariser.eval()(x) is x
+
+
+@pytest.mark.parametrize("frames", [1, 2])
+@pytest.mark.parametrize("regulariser", EACH)
+def test_gradients_of_few_frames_are_finite(regulariser, frames):
+    torch.manual_seed(0)
+    assert gradient(regulariser, torch.rand(1, frames, 4), torch.randn(1, frames, 4)).isfinite().all()
+
+
+@pytest.mark.parametrize("frames", [1, 2, 4, 5])
+def test_a_zipformer_trains_on_a_clip_of_few_frames(frames):
+    torch.manual_seed(0)
+    head = plugins.build("sequence", {"name": "zipformer", "regularise": True}, 96).train()
+    for part in head.modules():
+        if isinstance(part, Regulariser):
+            part.share = 1.0
+    head(torch.randn(1, frames, 96)).square().mean().backward()
+    assert all(parameter.grad.isfinite().all() for parameter in head.parameters() if parameter.grad is not None)
 
 
 def test_switched_off_regularisers_rest():
