@@ -33,6 +33,11 @@ class BiGRU(nn.Module):
         """(batch, frames, dim) → (batch, frames, 2 · width); padding follows the clip and is not read."""
         if embeddings.device.type == "cpu" and not torch.compiler.is_compiling():
             return read_both_ways(self.gru, embeddings, padding_mask)
+        # autocast has cuDNN's recurrent layers compute in float16 even for bfloat16, for which no loss is scaled
+        with torch.autocast(embeddings.device.type, enabled=False):
+            return self._read_by_torch(embeddings.to(self.gru.weight_hh_l0.dtype), padding_mask).to(embeddings.dtype)
+
+    def _read_by_torch(self, embeddings, padding_mask):
         if padding_mask is None:
             return self.gru(embeddings)[0]
         lengths = padding_mask.sum(dim=1).clamp(min=1).cpu()

@@ -97,3 +97,18 @@ def test_a_conformer_of_bfloat16_weights_takes_padded_clips(settings):
     actual = head.bfloat16()(embeddings_of().bfloat16(), mask)
     assert actual.dtype == torch.bfloat16
     assert likeness(actual[mask], expected[mask]) > 0.995
+
+
+@pytest.mark.parametrize("half", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("padded", [False, True])
+def test_autocast_leaves_torchs_recurrent_layers_alone(monkeypatch, padded, half):
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)  # a compiled head takes the way of a GPU
+    head, embeddings = head_of("bigru"), embeddings_of()
+    mask = torch.arange(embeddings.shape[1]).expand(len(embeddings), -1) < 50 if padded else None
+    exact, seen = head(embeddings, mask), []
+    head.gru.register_forward_pre_hook(lambda module, given: seen.append(torch.is_autocast_enabled("cpu")))
+    with torch.autocast("cpu", half):
+        halved = head(embeddings.to(half), mask)
+        assert torch.equal(head(embeddings, mask), exact)
+    assert halved.dtype == half and (halved.float() - exact).abs().max() < 0.02
+    assert seen == [False, False]
