@@ -24,6 +24,7 @@ from sedflow.encoders.atst import ATST
 from sedflow.encoders.beats import BEATs
 from sedflow.encoders.cnn import CNN
 from sedflow.encoders.passt import PaSST
+from sedflow.precision import full_float32
 from sedflow.sequence.bigru import BiGRU
 
 SECONDS, RATE = 10, 16_000
@@ -171,6 +172,7 @@ def training_step(way, device, dropout=0.5):
     features = torch.rand(CRNN_CLIPS, 128, 626, generator=generator).to(device)
     targets = (torch.rand(CRNN_CLIPS, 156, CLASSES, generator=generator) > 0.9).float().to(device)
 
+    @full_float32()
     def step():
         with torch.autocast(device, dtype, enabled=dtype != torch.float32):
             logits = network(features)
@@ -209,6 +211,7 @@ def reading(name, way, clips, device):
     read = PLAIN[name] if plain else type(encoder).__call__
 
     @torch.no_grad()
+    @full_float32()
     def embeddings():
         return done(read(encoder, waveform))
 
@@ -242,7 +245,7 @@ def encoder_section(name, batches, device, peak_tflops):
         parts.append(common.table([ours_half, plain], "clips"))
         for timing in (ours, plain, ours_half):
             rates[timing.name] = max(rates.get(timing.name, 0.0), clips / timing.median)
-    peak = peak_tflops or product_teraflops(network(name, torch.bfloat16, device).blocks[0], device)
+    peak = peak_tflops or alone(widest_product, name, device)
     parts.append(best_batches(rates, gigaflops / 1e3, peak, "the peak" if peak_tflops else "its widest layer alone"))
     if device == "cpu":
         parts.append(memory_table(name))
@@ -266,6 +269,21 @@ def best_batches(rates, teraflops, peak, of_what):
     )
 
 
+def alone(build, *arguments):
+    """What the function that ``build(*arguments)`` returns gives in a process of its own, with memory kept."""
+    process = OwnProcess(build, *arguments, keeps_pages=True)
+    result = process()
+    process.end()
+    return result
+
+
+def widest_product(name, device):
+    """A function that returns `product_teraflops` of an encoder in bfloat16."""
+    block = network(name, torch.bfloat16, device).blocks[0]
+    return lambda: product_teraflops(block, device)
+
+
+@torch.no_grad()  # as embeddings are computed, with a weight that is prepared for products
 def product_teraflops(block, device):
     """TFLOP/s of the first layer of a block's perceptron on 500 tokens, the best of 50 calls."""
     layer = getattr(block, "mlp", block).fc1

@@ -15,6 +15,7 @@ import torch
 
 from sedflow import plugins
 from sedflow.memory import keep_pages
+from sedflow.precision import full_float32
 from sedflow.sequence.hybrid import _Recurrence
 from sedflow.sequence.mamba import _chunked_scan
 
@@ -36,6 +37,7 @@ head(torch.randn({clips}, {frames}, {dim})).square().mean().backward()
 """
 
 
+@full_float32()
 def main() -> None:
     """Run all comparisons on one device."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])

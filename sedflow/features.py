@@ -75,6 +75,7 @@ def extract(  # noqa: PLR0913 (one rule's inputs)
 
     from sedflow import audio
     from sedflow.detector import build_encoder, fastest_device
+    from sedflow.precision import full_float32
 
     keep_pages()
     chosen = shard_of(read_clips(clips), source, shard, shards)
@@ -82,7 +83,7 @@ def extract(  # noqa: PLR0913 (one rule's inputs)
     network.to(device)
     samples = round(clip_seconds * network.sample_rate)
     rows = []
-    with torch.inference_mode():
+    with full_float32(), torch.inference_mode():
         for clip in track(chosen, f"{encoder['name']}: {source} {shard + 1}/{shards}"):
             waveform = audio.read(Path(root) / clip.path, network.sample_rate)
             padded = np.zeros(samples, dtype=np.float32)

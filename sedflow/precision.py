@@ -1,8 +1,28 @@
-"""What stays in float32 when the network around it is halved."""
+"""What stays in float32 when the network around it is halved, and products that are float32 throughout."""
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 import torch
+
+
+@contextlib.contextmanager
+def full_float32() -> Iterator[None]:
+    """Within it a GPU multiplies float32 as float32: by default PyTorch's convolutions round factors to ten bits.
+
+    What is computed here and there, as features of one cache may be, then differs by rounding alone.
+    """
+    backends = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = [backend.allow_tf32 for backend in backends]
+    for backend in backends:
+        backend.allow_tf32 = False
+    try:
+        yield
+    finally:
+        for backend, allowed in zip(backends, before, strict=True):
+            backend.allow_tf32 = allowed
 
 
 class InFloat32:

@@ -1,6 +1,11 @@
 """The frame of the benchmarks keeps its promises."""
 
+import importlib
+import types
+from pathlib import Path
+
 import pytest
+import torch
 
 from bench import common
 
@@ -47,3 +52,36 @@ def test_memory_is_the_peak_of_a_process_of_its_own():
     held = bytearray(300 * 2**20)
     small, large = common.peak_memory(""), common.peak_memory("block = bytearray(200 * 2**20)")
     assert small < 100 and large > small + 150 and len(held)
+
+
+@pytest.fixture
+def encoders(monkeypatch):
+    monkeypatch.syspath_prepend(str(Path(common.__file__).parent))
+    return importlib.import_module("encoders")
+
+
+class Told(torch.nn.Linear):
+    """A layer, or an encoder, that says under which circumstances it is called."""
+
+    def __init__(self):
+        super().__init__(8, 8)
+        self.seen = set()
+
+    def forward(self, features):
+        self.seen.add((torch.is_grad_enabled(), torch.backends.cudnn.allow_tf32))
+        return features
+
+
+def test_the_ceiling_of_products_is_measured_as_encoders_multiply(encoders):
+    layer = Told()
+    assert encoders.product_teraflops(types.SimpleNamespace(fc1=layer), "cpu") > 0
+    assert {gradients for gradients, _ in layer.seen} == {False}
+
+
+def test_encoders_are_compared_in_full_float32(encoders, monkeypatch):
+    encoder = Told()
+    monkeypatch.setattr(encoders, "network", lambda *_: encoder)
+    for way in ("sedflow, float32", "plain, float32"):
+        monkeypatch.setitem(encoders.PLAIN, "beats", Told.forward)
+        encoders.reading("beats", way, 1, "cpu")()
+    assert encoder.seen == {(False, False)}
