@@ -87,7 +87,7 @@ def maestro(root, recordings, seconds=12):
     for recording in recordings:
         noise(root / "development_audio" / recording[:-3] / f"{recording}.wav", seconds, 44100)
         rows = [(float(k), k + 1.0, "car", round(k / seconds, 3)) for k in range(seconds)]
-        rows += [(2.0, 3.0, "birds_singing", 0.25), (2.0, 3.0, "dog_bark", 0.5)]
+        rows += [(2.0, 3.0, "birds_singing", 0.25)]
         table(root / "development_annotation" / recording[:-3] / f"{recording}.txt", *rows)
     return root
 

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import logging
 import shutil
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Container, Iterable
 from pathlib import Path
 
@@ -28,8 +27,6 @@ from sedflow.zenodo import unpacked
 RECORD, ARCHIVES = 7244360, ("development_audio.zip", "development_annotation.zip")
 HEARD = 0.5  # confidence above which the challenge says that a class sounds
 CURE = "Get them from zenodo.org/records/7244360 and set `path` to the folder"
-
-log = logging.getLogger(__name__)
 
 
 class Maestro:
@@ -112,7 +109,7 @@ class Maestro:
 
     def _windows(self, holding, raw: Path, audio: Path) -> Prepared:
         source = self.recordings[holding.clip]
-        events, _ = read_annotation(raw / "annotations" / f"{holding.clip}.txt", self.classes)
+        events = read_annotation(raw / "annotations" / f"{holding.clip}.txt", self.classes)
         if source != "soft":
             sure = [dataclasses.replace(event, confidence=1.0) for event in events if event.confidence > HEARD]
             events = merge_events(sure, max_gap=1e-6)
@@ -149,19 +146,14 @@ def _annotations(folders: Iterable[Path], recordings: Container[str]) -> dict[st
     return {path.stem: path for path in paths if path.stem in recordings}
 
 
-def read_annotation(path: Path, classes: ClassSet) -> tuple[list[Event], Counter]:
-    """Read ``onset offset label confidence`` (tabs, no header); counts labels that are not among the classes."""
-    events, others = [], Counter()
+def read_annotation(path: Path, classes: ClassSet) -> list[Event]:
+    """Read ``onset offset label confidence`` (tabs, no header); a label that was skipped would be taught as silence."""
+    events = []
     for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), start=1):
         cells = [cell.strip() for cell in line.split("\t")]
         if not any(cells) or cells[0].lower() == "onset":
             continue
-        event = parse_event(path, number, *(cells + [""] * 3)[:3])
+        event = parse_event(path, number, *(cells + [""] * 3)[:3], classes)
         confidence = parse_confidence(path, number, (cells + [""] * 4)[3])
-        if event.label in classes:
-            events.append(dataclasses.replace(event, confidence=confidence))
-        else:
-            others[event.label] += 1
-    if others:
-        log.info("%s: rows with labels that are not trained: %s", path.name, dict(others))
-    return sorted(events), others
+        events.append(dataclasses.replace(event, confidence=confidence))
+    return sorted(events)

@@ -355,12 +355,15 @@ def test_maestro_trains_on_confidences_and_is_judged_on_majorities(tmp_path):
     assert sorted(clip[-13:] for clip in names["test"])[-1] == "000500-001200"
 
 
-def test_maestro_names_bad_rows_and_skips_classes_it_has_not(tmp_path):
+def test_maestro_reads_other_spellings_and_names_bad_rows(tmp_path):
     classes = Maestro().classes
     path = tmp_path / "a.txt"
+    path.write_text("0.0\t1.0\tpeople_talking\t0.4\n1\t2\tbirds singing\t1.0\n2\t3\tdoor_opens_closes\t1.0\n")
+    told = [event.label for event in read_annotation(path, classes)]
+    assert told == ["people talking", "birds_singing", "door opens/closes"]
     path.write_text("0.0\t1.0\tcar\t0.4\n1\t2\tdog_bark\t1.0\n")
-    events, others = read_annotation(path, classes)
-    assert events == [Event(0.0, 1.0, "car", 0.4)] and others == {"dog_bark": 1}
+    with pytest.raises(LabelError, match=r"a\.txt:2: label 'dog_bark' is not in the class list .*correct the spelling"):
+        read_annotation(path, classes)
     path.write_text("0.0\t1.0\tcar\t0.4\n1\t2\tcar\t40\n")
     with pytest.raises(LabelError, match=r"a\.txt:2: confidence '40' must be a number from 0 to 1; divide percentages"):
         read_annotation(path, classes)
