@@ -132,7 +132,8 @@ def compare(
         row, draws = _row(name, [e.metrics() for e in seeds]), _mean([next(drawn) for _ in seeds])
         row["intervals"] = middle_of_draws(draws)
         if rows:
-            both = [metric for metric in row["metrics"] if metric in rows[0]["metrics"]]
+            both = [metric for metric in row["metrics"] if metric in rows[0]["metrics"] and metric in first]
+            both = [metric for metric in both if metric in draws]
             gained = {metric: row["metrics"][metric] - rows[0]["metrics"][metric] for metric in both}
             row["against_first"] = {metric: against(first[metric], draws[metric], gained[metric]) for metric in both}
         first = first or draws
@@ -164,7 +165,9 @@ def _per_class(of_seeds: Sequence[Mapping], metric: str) -> dict[str, float]:
 
 
 def _mean(draws: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    return {name: np.mean([of_seed[name] for of_seed in draws], axis=0) for name in draws[0]}
+    """Means over seeds of the metrics that all of them have."""
+    shared = [name for name in draws[0] if all(name in of_seed for of_seed in draws)]
+    return {name: np.mean([of_seed[name] for of_seed in draws], axis=0) for name in shared}
 
 
 def stars(p: float) -> str:

@@ -76,7 +76,8 @@ def tune_run(scores: Sequence[Path], manifests: Sequence[Path], kind: dict, obje
             meant = folder.name in kind.get("corpora", [folder.name])
             candidates = kind.get("candidates") if meant else [{"name": "none"}]
             parts.append(tuning.tune_classes(kind["name"], candidates, *what, objective))
-        tuned[network] = tuning.join(parts)
+        # of a class that sounds nowhere nobody knows whether it belongs to a corpus that post-processing is for
+        tuned[network] = tuning.join(parts, {"name": "none"} if "corpora" in kind else None)
     reached = {network: sum(told["reached"].values()) for network, told in tuned.items()}
     return {**tuned, "chosen": max(reached, key=reached.get)}
 

@@ -31,12 +31,29 @@ def check(spec: Mapping, objective: str = OBJECTIVES[0]) -> None:
     odd = sorted(set(spec) - set(PAGE_KEYS))
     if odd:
         raise PostprocessError(f"postprocess has no key {odd[0]!r}; there are {list(PAGE_KEYS)}")
-    for candidate in spec.get("candidates") or [{"steps": []} if spec.get("name") == "chain" else {}]:
-        for settings in combinations(candidate):
-            _check_settings(spec.get("name"), settings)
+    candidates = [
+        settings
+        for candidate in spec.get("candidates") or [{"steps": []} if spec.get("name") == "chain" else {}]
+        for settings in combinations(candidate)
+    ]
+    for settings in candidates:
+        _check_settings(spec.get("name"), settings)
     if spec["name"] == "chain" and not spec.get("candidates"):
         raise PostprocessError("a chain needs candidates, each with its steps")
-    check_objective(spec["name"], spec.get("objective", objective))
+    objective = spec.get("objective", objective)
+    check_objective(spec["name"], objective)
+    thresholds = {_thresholds(spec["name"], settings) for settings in candidates} - {()}
+    if len(thresholds) > 1 and objective != "collar_f1_at_0.5":
+        raise PostprocessError(
+            f"{objective} is the same at every threshold, the candidates differ in theirs ({sorted(thresholds)}): give "
+            "one, or tune for 'collar_f1_at_0.5'"
+        )
+
+
+def _thresholds(kind: str, settings: Mapping) -> tuple[float, ...]:
+    """The thresholds that a candidate applies, step by step."""
+    own = (settings.get("threshold", 0.5),) if settings.get("name", kind) == "threshold" else ()
+    return own + tuple(value for step in settings.get("steps", ()) for value in _thresholds("", step))
 
 
 def check_objective(kind: str, objective: str) -> None:

@@ -64,17 +64,26 @@ def join_scores(windows: Mapping[str, Scores], segment_seconds: float = 1.0) -> 
 def _joined(recording, parts, segment_seconds) -> Scores:
     classes = parts[0][2].classes
     edges = np.arange(np.ceil(max(offset for _, offset, _ in parts) / segment_seconds - 1e-6) + 1) * segment_seconds
-    area, covered = np.zeros((len(edges) - 1, len(classes))), np.zeros(len(edges) - 1)
+    area, heard = np.zeros((2, len(edges) - 1, len(classes)))
+    covered = np.zeros(len(edges) - 1)
+    # outside of boxes of change detection a score is -inf, which has no mean with others: there it counts as the lowest
+    lowest = min(0.0, *(scores.values.min(where=np.isfinite(scores.values), initial=0.0) for *_, scores in parts))
     for onset, offset, scores in parts:
         inside = np.clip(edges - onset, 0.0, min(offset - onset, scores.seconds))
-        lengths = np.diff(scores.edges)
-        integral = np.concatenate([np.zeros((1, len(classes))), np.cumsum(scores.values * lengths[:, None], axis=0)])
-        for k in range(len(classes)):
-            area[:, k] += np.diff(np.interp(inside, scores.edges, integral[:, k]))
+        found = ~np.isneginf(scores.values)
+        area += _integrals(np.where(found, scores.values, lowest), scores.edges, inside)
+        heard += _integrals(found, scores.edges, inside)
         covered += np.diff(inside)
     if (covered < 1e-6).any():
         raise ScoreError(f"{recording}: no window covers {edges[int(np.argmin(covered))]:.2f} s; score all windows")
-    return Scores(area / covered[:, None], edges, classes)
+    return Scores(np.where(heard > 1e-9, area / covered[:, None], -np.inf), edges, classes)
+
+
+def _integrals(values: np.ndarray, frames: np.ndarray, edges: np.ndarray) -> np.ndarray:
+    """Integrals of (frames, classes) over the segments between ``edges``, (segments, classes)."""
+    integral = np.cumsum(values * np.diff(frames)[:, None], axis=0)
+    integral = np.concatenate([np.zeros((1, values.shape[1])), integral])
+    return np.stack([np.diff(np.interp(edges, frames, of_class)) for of_class in integral.T], axis=1)
 
 
 def join_durations(windows: Iterable[str]) -> dict[str, float]:

@@ -114,9 +114,16 @@ def _moves_threshold(kind: str, candidate: Mapping) -> bool:
     return "threshold" in names
 
 
-def join(parts: Sequence[Mapping]) -> dict:
-    """What was tuned on several corpora: each class as on the first one in which it sounds, else as on the first."""
+def join(parts: Sequence[Mapping], elsewhere: Mapping | None = None) -> dict:
+    """What was tuned on several corpora: each class as on the first one in which it sounds, else as on the first.
+
+    Parameters
+    ----------
+    elsewhere : settings, optional    of classes that sound in none of them, instead of those of the first
+    """
     first = dict(parts[0])
+    if elsewhere is not None:
+        first["settings"] = dict.fromkeys(first["settings"], elsewhere)
     for part in reversed(parts):
         own = {label: part["settings"][label] for label in part["reached"]}
         first["settings"] = first["settings"] | own

@@ -3,10 +3,11 @@
 import json
 import re
 
+import numpy as np
 import pytest
 from finished_system import build_system, read_truth
 
-from sedflow import cli
+from sedflow import cli, comparison
 from sedflow.agreement import EvaluationError
 from sedflow.comparison import Contender, compare, contenders, corpus_of
 from sedflow.comparison_page import settings_that_differ, write_comparison_page
@@ -62,6 +63,11 @@ def test_numbers_are_means_over_seeds_and_differences_are_paired(eval_reference_
     halves = [row["against_first"]["psds1"]["difference"] for row in (both, alone)]
     assert halves[0] == pytest.approx(halves[1] / 2)
     assert set(both["per_class"]["collar_f1_at_0.5"]) == set(both["per_class"]["psds1"])
+
+
+def test_a_metric_that_one_seed_lacks_is_no_mean_of_the_others():
+    draws = comparison._mean([{"psds1": np.array([0.2, 0.4]), "clip_map": np.ones(2)}, {"psds1": np.array([0.4, 0.4])}])
+    assert set(draws) == {"psds1"} and draws["psds1"].tolist() == pytest.approx([0.3, 0.4])
 
 
 def test_compare_prints_a_table_and_writes_json(stages, tmp_path, capsys):

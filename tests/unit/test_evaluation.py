@@ -101,6 +101,17 @@ def test_a_single_clip_is_enough():
     assert metrics["clip_d_prime"]["mean"] is None  # no clip without the class to tell it from
 
 
+def test_a_class_that_is_told_perfectly_raises_the_mean_of_d_prime():
+    events = [Event(1.0, 3.0, "dog"), Event(4.0, 5.0, "bell")]
+    truth = {"a": events, "b": events[:1], "c": [], "d": events[1:]}
+    good = {clip: scores_of(of_clip) for clip, of_clip in truth.items()}
+    d_prime = evaluate(good, truth, dict.fromkeys(truth, 10.0))["clip_d_prime"]
+    assert d_prime["dog"] == d_prime["bell"] == d_prime["mean"] == pytest.approx(np.sqrt(2) * 1.1503, abs=1e-3)
+    worse = good | {"c": scores_of(events[:1])}
+    mixed = evaluate(worse, truth, dict.fromkeys(truth, 10.0))["clip_d_prime"]
+    assert mixed["dog"] < mixed["mean"] < mixed["bell"] == d_prime["bell"]
+
+
 def test_clips_without_truth_count_as_silent():
     events = [Event(1.0, 3.0, "dog")]
     scores = {"a": scores_of(events), "b": scores_of(events)}

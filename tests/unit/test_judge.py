@@ -113,6 +113,16 @@ def test_classes_of_other_corpora_than_the_page_says_are_left_as_they_are(run):
     assert processed["cars"] == raw["cars"] and processed["dogs"] != raw["dogs"]
 
 
+def test_boxes_of_windows_are_judged_and_a_class_that_validation_lacks_is_left_as_it_is(run):
+    manifests = [run / name for name in ("dogs", "cars")]
+    write_events(run / "dogs" / "validation.tsv", {f"validation{k}": [] for k in range(8)})
+    kind = {"name": "csebbs", "corpora": ["cars"]}
+    told = judge.tune_run([run / "validation_both.parquet"], manifests, kind, "psds1")
+    assert told["both"]["settings"]["dog"] == {"name": "none"} != told["both"]["settings"]["car"]
+    metrics, _ = judge.evaluate_run([run / "test_both.parquet"], manifests, told)
+    assert 0 <= metrics["both"]["postprocessed"]["corpora"]["cars"]["segment_mpauc_max_fpr_0.1"]["mean"] <= 1
+
+
 def test_scores_of_test_are_not_tuned_on(run):
     with pytest.raises(EvaluationError, match=r"test_student\.parquet: not validation scores"):
         judge.tune_run([run / "test_student.parquet"], [run / "dogs"], {"name": "median_filter"}, "psds1")

@@ -276,6 +276,10 @@ def test_a_page_may_name_any_post_processor_and_what_to_try(spec):
         ({"name": "median_filter", "objective": "psds3"}, "no objective 'psds3'"),
         ({"name": "threshold"}, "the same at every threshold"),
         ({"name": "chain", "candidates": [{"steps": [{"name": "hysteresis", "ratio": 0}]}]}, "ratio cannot be 0"),
+        (
+            {"name": "chain", "candidates": [{"steps": [{"name": "threshold", "threshold": t}]} for t in (0.4, 0.9)]},
+            r"psds1\+psds2 is the same at every threshold, the candidates differ",
+        ),
         ({"name": "chain"}, "a chain needs candidates"),
         ({"name": "chain", "candidates": [{"steps": [{"name": "smooth"}]}]}, "no post-processor 'smooth'"),
     ],

@@ -33,6 +33,14 @@ def test_frames_across_seconds_are_shared_by_overlap():
     np.testing.assert_allclose(joined.values[:, 0], [0, 0.75])
 
 
+def test_outside_of_boxes_nothing_is_detected_and_a_second_partly_in_a_box_counts_in_part():
+    low = -np.inf
+    windows = {"r-0-200": window([low] * 4 + [0.8, 0.8, low, low]), "r-100-300": window([low] * 8)}
+    assert join_scores(windows)["r"].values[:, 0].tolist() == [low, pytest.approx(0.2), low]
+    logits = join_scores({"r-0-100": window([-3.0, -1.0, low, low])})["r"]
+    assert logits.values[0, 0] == pytest.approx((-3 - 1 - 3 - 3) / 4)
+
+
 def test_a_part_without_a_window_is_refused():
     with pytest.raises(ScoreError, match=r"no window covers 1\.00 s"):
         join_scores({"r-0-100": window([0] * 4), "r-200-300": window([0] * 4)})
