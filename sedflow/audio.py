@@ -128,6 +128,14 @@ def sha256(path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def silent(path) -> bool:
+    """Whether every sample of a file is zero; no if it cannot be read."""
+    try:
+        return not read(path).any()
+    except AudioError:
+        return False
+
+
 def _opened(path):
     """Open with libsndfile, or say why not."""
     import soundfile

@@ -9,7 +9,8 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 
-from sedflow.corpora import Prepared, read_pieces
+from sedflow import audio
+from sedflow.corpora import Piece, Prepared, read_pieces
 from sedflow.events import (
     ClassSet,
     Clip,
@@ -76,7 +77,7 @@ def collect(manifests: Path, shards: int, sources: Mapping[str, str], classes: C
 
 
 def find_leaks(clips: list[Clip], soundbank: Path | None = None) -> dict:
-    """Compare training, validation and test by audio content and by recording.
+    """Compare training, validation and test by audio content and by recording; digital silence is nobody's.
 
     Returns
     -------
@@ -86,24 +87,13 @@ def find_leaks(clips: list[Clip], soundbank: Path | None = None) -> dict:
     ------
     LeakError    with every shared sound (the first twenty of them)
     """
-    heard: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
-    for clip in clips:
-        for sound in (f"audio {clip.sha256[:16]}", *(f"recording {name}" for name in clip.recordings)):
-            heard[sound][_split(clip.source)].add(clip.id)
     pieces = read_pieces(soundbank) if soundbank is not None and soundbank.is_file() else []
-    for piece in pieces:
-        for sound in (f"audio {piece.sha256[:16]}", f"recording {piece.recording}"):
-            heard[sound][piece.split].add(Path(piece.path).name)
-    leaks = [
-        f"{sound}: " + ", ".join(f"{split} ({sorted(of_split)[0]})" for split, of_split in sorted(splits.items()))
-        for sound, splits in sorted(heard.items())
-        if len(splits) > 1
-    ]
+    leaks = _shared(clips, pieces)
     if leaks:
         listed = "\n  ".join(leaks[:20])
         raise LeakError(
             f"{len(leaks)} sounds stand in more than one split; move or remove them (if they come from two corpora, "
-            f"name them in the `exclude` table of the one that trains on them):\n  {listed}"
+            f"name them in the `exclude` table of the one that trains on them, desed or audioset_strong):\n  {listed}"
         )
     sums = Counter((_split(clip.source), clip.sha256) for clip in clips)
     splits = sorted({_split(clip.source) for clip in clips})
@@ -117,6 +107,24 @@ def find_leaks(clips: list[Clip], soundbank: Path | None = None) -> dict:
         },
         "pieces": dict(Counter(piece.split for piece in pieces)),
     }
+
+
+def _shared(clips: list[Clip], pieces: list[Piece]) -> list[str]:
+    """What more than one split holds, and who holds it."""
+    heard: dict[str, dict[str, dict[str, str]]] = defaultdict(lambda: defaultdict(dict))
+    for clip in clips:
+        for sound in (f"audio {clip.sha256[:16]}", *(f"recording {name}" for name in clip.recordings)):
+            heard[sound][_split(clip.source)][clip.id] = clip.path
+    for piece in pieces:
+        for sound in (f"audio {piece.sha256[:16]}", f"recording {piece.recording}"):
+            heard[sound][piece.split][Path(piece.path).name] = piece.path
+    shared = []
+    for sound, splits in sorted(heard.items()):
+        holders = {split: min(of_split.items()) for split, of_split in sorted(splits.items())}
+        # only files of equal sums are decoded, and of those one
+        if len(holders) > 1 and not (sound.startswith("audio ") and audio.silent(next(iter(holders.values()))[1])):
+            shared.append(f"{sound}: " + ", ".join(f"{split} ({name})" for split, (name, _) in holders.items()))
+    return shared
 
 
 def _split(source: str) -> str:

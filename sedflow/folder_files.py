@@ -65,7 +65,7 @@ def choose(folder: Path, named: Mapping[str, Place], allow_missing: int) -> dict
 
 
 def check_splits(paths: Mapping[str, Path], named: Mapping[str, Place], sums: Mapping[str, str]) -> None:
-    """Refuse files of equal content in two of training, validation and test.
+    """Refuse files of equal content, other than digital silence, in two of training, validation and test.
 
     Clips do not tell: recordings of test stay whole, those of the others are cut.
 
@@ -77,7 +77,7 @@ def check_splits(paths: Mapping[str, Path], named: Mapping[str, Place], sums: Ma
     shared = []
     for clip, digest in sums.items():
         other = first.setdefault(digest, clip)
-        if _split(named[clip].source) != _split(named[other].source):
+        if _split(named[clip].source) != _split(named[other].source) and not audio.silent(paths[clip]):
             shared.append(" and ".join(f"{paths[one]} ({', '.join(named[one])})" for one in (other, clip)))
     if shared:
         listed = "\n  ".join(shared[:20])

@@ -93,6 +93,15 @@ def read_inventory(raw: Path) -> list[Holding]:
     return [Holding(Path(row["path"]), row["set"], row["clip"]) for _, row in rows]
 
 
+def excluded(table: str | None, corpus: str) -> set[str]:
+    """The videos that the setting ``exclude`` of a corpus names."""
+    if table is None:
+        return set()
+    if not Path(table).is_file():
+        raise DownloadError(f"{table}: no such table; correct `exclude` of {corpus} or leave it out")
+    return {video(clip_id(row["filename"])) for _, row in read_table(table, ("filename",))}
+
+
 def video(clip: str) -> str:
     """The YouTube id in the name of a clip: ``Y<id>_<start>_<end>``, with or without Y and times; else the name."""
     parts = _VIDEO.fullmatch(clip)

@@ -16,9 +16,9 @@ from pathlib import Path
 from sedflow.clips import cut_events, write_clip
 from sedflow.corpora import Prepared
 from sedflow.download import DATA, DownloadError, fetch
-from sedflow.events import ClassSet, Clip, Event, LabelError, clip_id, merge_events, parse_event, read_table
+from sedflow.events import ClassSet, Clip, Event, LabelError, merge_events, parse_event, read_table
 from sedflow.files import replacing
-from sedflow.holdings import Holding, find, listing, read_inventory, video, write_inventory
+from sedflow.holdings import Holding, excluded, find, listing, read_inventory, video, write_inventory
 from sedflow.ranges import Count, Positive
 
 URL = "http://storage.googleapis.com/us_audioset/youtube_corpus/strong"
@@ -94,15 +94,15 @@ class AudioSetStrong:
         for name, table in TABLES.items():
             self._fetch_table(table, raw / table, mirror)
             wanted[name] = list(self._read(raw / table))
-        excluded = self._excluded()
-        dropped = [clip for clip in wanted["train"] if video(clip) in excluded]
+        named = excluded(self.exclude, "audioset_strong")
+        dropped = [clip for clip in wanted["train"] if video(clip) in named]
         evaluated = {video(clip) for clip in wanted["eval"]}
         shared = [clip for clip in wanted["train"] if video(clip) in evaluated]
         log.info("left out %d excluded training clips and %d of evaluated videos", len(dropped), len(shared))
         wanted["train"] = sorted(set(wanted["train"]) - {*dropped, *shared})
         found, missing = find(wanted, dict.fromkeys(wanted, self.folders), key=video)
         if "unlabeled" in self.sources:
-            found += self._others({*excluded, *evaluated, *map(video, wanted["train"])})
+            found += self._others({*named, *evaluated, *map(video, wanted["train"])})
         write_inventory(raw, found, missing, self.allow_missing, CURE)
 
     def prepare(self, raw: Path, audio: Path, shard: int) -> Prepared:
@@ -156,13 +156,6 @@ class AudioSetStrong:
             return
         with replacing(out) as unfinished:  # half a table would pass for a whole one the next time
             shutil.copyfile(own, unfinished)
-
-    def _excluded(self) -> set[str]:
-        if self.exclude is None:
-            return set()
-        if not Path(self.exclude).is_file():
-            raise DownloadError(f"{self.exclude}: no such table; correct `exclude` of audioset_strong or leave it out")
-        return {video(clip_id(row["filename"])) for _, row in read_table(self.exclude, ("filename",))}
 
     def _read(self, path: Path) -> dict[str, list[Event]]:
         """Segment → its events of the chosen classes; what overlaps or touches is one event."""

@@ -19,7 +19,7 @@ from sedflow.corpora import Piece, Prepared, read_pieces
 from sedflow.desed_files import SETS, Table
 from sedflow.download import DATA
 from sedflow.events import ClassSet, LabelError
-from sedflow.holdings import find, read_inventory, video, write_inventory
+from sedflow.holdings import excluded, find, read_inventory, video, write_inventory
 from sedflow.ranges import Count, Positive
 from sedflow.synthesis import Recipe, soundscapes
 
@@ -55,6 +55,7 @@ class DESED:
     weak_share : float    of the weak clips that train; the baselines leave the rest to validation by clip labels
     soundscapes : dict    with Scaper from DESED's soundbank: synthetic_strong, validation → number
     copies : dict    class → labels of other corpora that it also stands for, see `sedflow.corpora`
+    exclude : str    table with the column ``filename``: clips that are left out because another corpus tests on them
     sample_rate : int    of the clips that are written, Hz
     seconds : float    longest clip
     shards : int    jobs
@@ -74,6 +75,7 @@ class DESED:
         weak_share: float = 0.9,
         soundscapes: dict[str, int] | None = None,
         copies: dict[str, list[str]] | None = None,
+        exclude: str | None = None,
         sample_rate: Count = 16000,
         seconds: Positive = 10.0,
         shards: Count = 8,
@@ -91,17 +93,16 @@ class DESED:
             self.sources |= {source: "strong" for source, count in self.clips.items() if count}
         onset = (seconds / 2, seconds / 5, 0.25, seconds - 0.5)
         self.recipe = Recipe(sample_rate, seconds, onset=onset, pitch_semitones=(-3.0, 3.0))
-        self.weak_share, self.copies = weak_share, copies or {}
+        self.weak_share, self.copies, self.exclude = weak_share, copies or {}, exclude
         self.sample_rate, self.seconds = sample_rate, seconds
         self.shards, self.seed, self.allow_missing = shards, seed, allow_missing
 
     @functools.cached_property  # looked for once, though every job of a plan asks
     def label_files(self) -> list[Path]:
-        """Tables in the user's folder, for the workflow to watch."""
-        if self.path is None or not self.path.is_dir():
-            return []
-        folders = desed_files.roots(self.path, None)
-        return [*filter(None, (desed_files.find_table(SETS[name], folders) for name in self.sets))]
+        """Tables in the user's folder and the one that excludes, for the workflow to watch."""
+        folders = desed_files.roots(self.path, None) if self.path and self.path.is_dir() else []
+        tables = [*filter(None, (desed_files.find_table(SETS[name], folders) for name in self.sets))]
+        return [*tables, *([Path(self.exclude)] if self.exclude else [])]
 
     def download(self, raw: Path, mirror: Path | None = None) -> None:
         """Find or fetch the tables and the audio, drop what would leak, and list what is missing."""
@@ -157,6 +158,8 @@ class DESED:
         if "weak" in clips:
             clips["weak"] = share_of(clips["weak"], self.weak_share)
         tested = {video(clip) for name in clips if self.sets[name] == "test" for clip in clips[name]}
+        named = excluded(self.exclude, "desed") - tested
+        clips = {name: [clip for clip in of_set if video(clip) not in named] for name, of_set in clips.items()}
         taken = set(tested)
         for name in PRECEDENCE:
             if name in clips:

@@ -132,6 +132,16 @@ def test_a_piece_that_two_splits_hold_fails_the_run(corpus):
         run(corpus)
 
 
+def test_digital_silence_in_two_splits_is_no_leak(corpus, tmp_path):
+    write(tmp_path / "silence.flac", np.zeros(1600, np.float32), 16000)
+    for source in ("weak", "validation", "test"):
+        change(corpus, source, sha256="silence", path=str(tmp_path / "silence.flac"))
+    assert run(corpus)["shared"] == 0
+    write(tmp_path / "silence.flac", np.full(1600, 1e-3, np.float32), 16000)
+    with pytest.raises(LeakError, match=r"audio silence: test \(test_0\), train \(weak_0\), validation"):
+        run(corpus)
+
+
 def test_equal_clips_within_training_are_counted(corpus):
     change(corpus, "weak", sha256="sum of weak_1")
     assert run(corpus)["equal_clips"] == 1

@@ -153,6 +153,20 @@ def test_desed_trains_and_validates_on_the_external_list_without_what_is_tested(
     assert not any(holding.set.startswith("external") for holding in read_inventory(tmp_path / "without"))
 
 
+def test_desed_leaves_out_what_another_corpus_tests_on(tmp_path):
+    root = corpus_folders.desed(tmp_path / "desed")
+    rows = [(f"{letter * 10}1_30000.wav",) for letter in "swut"]  # the last is of its own test set, and stays
+    corpus_folders.table(tmp_path / "tested.tsv", ("filename",), *rows)
+    corpus = DESED(path=str(root), exclude=str(tmp_path / "tested.tsv"), weak_share=1.0)
+    corpus.download(tmp_path / "raw")
+    counts = collections.Counter(holding.set for holding in read_inventory(tmp_path / "raw"))
+    assert [counts[name] for name in ("real_strong", "weak", "unlabeled", "validation")] == [1, 2, 2, 3]
+    assert tmp_path / "tested.tsv" in corpus.label_files
+    (tmp_path / "tested.tsv").unlink()
+    with pytest.raises(DownloadError, match="no such table; correct `exclude` of desed or leave it out"):
+        corpus.download(tmp_path / "raw")
+
+
 def test_desed_reads_resampled_copies_first(tmp_path):
     root = corpus_folders.desed(tmp_path / "desed")
     copy = corpus_folders.noise(root / "audio/train/weak_16k" / "Ywwwwwwwwww1_0.000_10.000.wav", 2.0)
