@@ -487,6 +487,14 @@ def test_a_copy_of_a_test_recording_under_another_name_is_not_trained_on(own, tm
     assert not (tmp_path / "raw").exists()
 
 
+def test_digital_silence_in_two_splits_is_no_copy(own, tmp_path):
+    (path,) = own.rglob(held_out(own, "test.tsv", "test")[0])
+    soundfile.write(path, np.zeros(round(soundfile.info(path).duration * 16000)), 16000)
+    copied(own, path.name, "copy.wav")
+    (own / "unlabeled.tsv").write_text("filename\nwild 0.ogg\ncopy.wav\n")
+    check(own, tmp_path)
+
+
 def test_a_copy_that_a_split_tears_apart_is_refused_until_both_are_one_recording(own, tmp_path):
     name = f"{sorted(build(own).labels['test'])[0]}.wav"
     copied(own, name, "copy.wav")
