@@ -17,7 +17,7 @@ from sedflow.detector import fastest_device
 from sedflow.events import AUDIO_SUFFIXES, Event, LabelError, clip_id, read_clips
 from sedflow.frames import FrameGrid
 from sedflow.memory import keep_pages
-from sedflow.scores import Scores, save_scores
+from sedflow.scores import Scores, check_target, save_scores
 from sedflow.specification import Specification, load_detector, read_specification
 
 
@@ -130,17 +130,22 @@ def score_windows(
 
 def score_splits(checkpoint: Path, manifests: list[Path], splits: list[str], out: Path, network: str, root=".") -> None:
     """Score whole splits with one network of a checkpoint: writes ``<split>_<network>.parquet`` into ``out``."""
+    targets = {split: Path(out) / f"{split}_{network}.parquet" for split in splits}
+    for target in targets.values():
+        check_target(target, ())
     detector, specification = load_detector(checkpoint, network)
     clips = [clip for folder in manifests for clip in read_clips(Path(folder) / "clips.tsv")]
-    for split in splits:
+    for split, target in targets.items():
         paths = {clip.id: Path(root) / clip.path for clip in clips if clip.source == split}
         if not paths:
             raise LabelError(f"{manifests}: no clips of {split!r} in clips.tsv")
         scores = _score_files({network: detector}, paths, specification, split)[network]
-        save_scores(Path(out) / f"{split}_{network}.parquet", scores)
+        save_scores(target, scores)
 
 
-def score_folder(folder: Path, checkpoint: Path, out: Path, raw: bool = False) -> dict[str, Scores]:
+def score_folder(
+    folder: Path, checkpoint: Path, out: Path, raw: bool = False, network: str | None = None
+) -> dict[str, Scores]:
     """Score every audio file below a folder, at any sample rate and length.
 
     Parameters
@@ -148,10 +153,13 @@ def score_folder(folder: Path, checkpoint: Path, out: Path, raw: bool = False) -
     checkpoint : Path    a finished detector
     out : Path    ``….parquet``, or a folder for sed_scores_eval's TSV files
     raw : bool    leave out the detector's own post-processing
+    network : str, optional    by default the one of a finished detector; of a training checkpoint the teacher
 
     Raises
     ------
     LabelError    no folder, no audio in it, or two files with one name
+    ScoreError    scores of these clips cannot be written to ``out``
+    CheckpointError    no such network
     """
     if Path(folder).is_file():
         raise LabelError(f"{folder}: a file, and `score` reads folders of recordings; give its folder, or use `detect`")
@@ -165,7 +173,8 @@ def score_folder(folder: Path, checkpoint: Path, out: Path, raw: bool = False) -
                 f"{path} and {paths[clip_id(path.name)]} would share the name {clip_id(path.name)!r}; rename one"
             )
         paths[clip_id(path.name)] = path
-    detector, specification = _finished(checkpoint)
+    check_target(out, paths)
+    detector, specification = _finished(checkpoint, network)
     scores = _score_files({"detector": detector}, paths, specification, str(folder))["detector"]
     scores = scores if raw else _postprocessed(scores, specification)
     save_scores(out, scores)
@@ -186,10 +195,9 @@ def detect(path: Path, checkpoint: Path) -> list[Event]:
     return detect_events(processed, (specification.postprocess or {}).get("thresholds"))[clip_id(Path(path).name)]
 
 
-def _finished(checkpoint: Path):
-    """The network a finished detector holds; of a training checkpoint the teacher, if there is one."""
-    specification = read_specification(checkpoint)
-    return load_detector(checkpoint, specification.networks[-1])
+def _finished(checkpoint: Path, network: str | None = None):
+    """One network, or the one that a finished detector holds; of a training checkpoint the teacher, if there is one."""
+    return load_detector(checkpoint, network or read_specification(checkpoint).networks[-1])
 
 
 def _postprocessed(scores: dict[str, Scores], specification: Specification) -> dict[str, Scores]:

@@ -88,15 +88,37 @@ def average(members: Sequence[Mapping[str, Scores]]) -> dict[str, Scores]:
     return {clip: s.with_values(np.mean([m[clip].values for m in members], axis=0)) for clip, s in first.items()}
 
 
+def check_target(path, clips: Iterable[str]) -> None:
+    """Refuse, before anything is computed, a path to which `save_scores` cannot write these clips.
+
+    Raises
+    ------
+    ScoreError    a file in the way, a folder called ``….parquet``, a folder with TSV files of other clips
+    """
+    path = Path(path)
+    to_folder = path.suffix != ".parquet"
+    for part in (path, *path.parents) if to_folder else path.parents:
+        if part.is_file():
+            raise ScoreError(f"{part}: a file where a folder is needed; name another path, or a file ….parquet")
+    if not to_folder and path.is_dir():
+        raise ScoreError(f"{path}: a folder; name a file to write")
+    if others := sorted({file.name for file in path.glob("*.tsv")} - {f"{clip}.tsv" for clip in clips}):
+        raise ScoreError(
+            f"{path}: {len(others)} .tsv files of other clips lie here, e.g. {others[:10]}, and would be read as "
+            "scores of this set; delete them or name another folder"
+        )
+
+
 def save_scores(path, scores: Mapping[str, Scores]) -> None:
     """Write a set of clips as one Parquet file (``….parquet``) or as a folder of TSV files (any other path)."""
     path = Path(path)
     if not scores:
         raise ScoreError(f"nothing to write to {path}: the set of scores is empty")
+    check_target(path, scores)
     if path.suffix != ".parquet":
-        path.mkdir(parents=True, exist_ok=True)
         for clip, of_clip in scores.items():
-            of_clip.table().to_csv(path / f"{clip}.tsv", sep="\t", index=False)
+            with replacing(path / f"{clip}.tsv") as unfinished:
+                of_clip.table().to_csv(unfinished, sep="\t", index=False)
         return
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -245,8 +267,9 @@ def _one_clip(where: str, values, onsets, offsets, labels) -> Scores:
     if (odd := no_scores(values)).any():
         row, column = np.argwhere(odd)[0]
         raise _odd_score(where, values[row, column], labels[column], onsets[row])
-    if not np.allclose(onsets[1:], offsets[:-1], atol=1e-6) or not np.all(offsets > onsets):
-        row = int(np.argmax(np.r_[False, np.abs(onsets[1:] - offsets[:-1]) > 1e-6] | ~(offsets > onsets)))
+    broken = np.r_[False, ~np.isclose(onsets[1:], offsets[:-1], rtol=0, atol=1e-6)] | ~(offsets > onsets)
+    if broken.any():
+        row = int(np.argmax(broken))
         raise ScoreError(
             f"{where}: frame {row} ({onsets[row]:.3f}–{offsets[row]:.3f} s) does not follow the one before it"
         )

@@ -138,17 +138,21 @@ def score(
     folder: Annotated[Path | None, typer.Argument(help="audio files of any rate and length")] = None,
     raw: Annotated[bool, typer.Option(help="without the detector's own post-processing")] = False,
     manifests: Manifests = [],  # noqa: B006
-    network: str | None = None,
+    network: Annotated[str | None, typer.Option(help="student or teacher; else a finished detector's own")] = None,
 ):
     """Score a FOLDER of audio, or validation and test of a corpus (--manifests) with one --network of a checkpoint."""
     from sedflow.inference import score_folder, score_splits
 
-    if folder is not None:
-        score_folder(folder, checkpoint, out, raw)
-    elif manifests and network:
-        score_splits(checkpoint, manifests, ["validation", "test"], out, network)
-    else:
+    if folder is not None and manifests:
+        raise typer.BadParameter("give a folder of audio or --manifests, not both")
+    if folder is None and not (manifests and network):
         raise typer.BadParameter("give a folder of audio, or --manifests and --network")
+    if folder is None and raw:
+        raise typer.BadParameter("--raw is for a folder of audio; scores of --manifests are never post-processed")
+    if folder is not None:
+        score_folder(folder, checkpoint, out, raw, network)
+    else:
+        score_splits(checkpoint, manifests, ["validation", "test"], out, network)
 
 
 @steps.command()

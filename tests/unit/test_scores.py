@@ -62,6 +62,40 @@ def test_gaps_between_frames_are_named(tmp_path):
         load_scores(tmp_path)
 
 
+def test_a_gap_is_as_wide_late_in_a_recording_as_early(tmp_path):
+    table = scores_of().table()
+    table[["onset", "offset"]] += 10_000
+    table.to_csv(tmp_path / "a.tsv", sep="\t", index=False)
+    assert load_scores(tmp_path)["a"].edges[0] == 10_000
+    table.loc[3, "onset"] += 0.03
+    table.to_csv(tmp_path / "a.tsv", sep="\t", index=False)
+    with pytest.raises(ScoreError, match=r"a\.tsv: frame 3"):
+        load_scores(tmp_path)
+
+
+def test_a_write_that_breaks_off_leaves_the_old_scores_of_a_clip(tmp_path, monkeypatch):
+    save_scores(tmp_path, {"a": scores_of()})
+    table = type(scores_of().table())
+    whole = table.to_csv
+
+    def broken(self, path, **how):
+        whole(self.head(1), path, **how)
+        raise OSError("no space left")
+
+    monkeypatch.setattr(table, "to_csv", broken)
+    with pytest.raises(OSError, match="no space"):
+        save_scores(tmp_path, {"a": scores_of(offset=1.0)})
+    assert [path.name for path in tmp_path.iterdir()] == ["a.tsv"]
+    np.testing.assert_allclose(load_scores(tmp_path)["a"].values, scores_of().values)
+
+
+def test_scores_of_other_clips_are_not_written_beside_those_of_a_folder(tmp_path):
+    save_scores(tmp_path, {"a": scores_of()})
+    with pytest.raises(ScoreError, match=r"1 \.tsv files of other clips lie here, e\.g\. \['a\.tsv'\]"):
+        save_scores(tmp_path, {"b": scores_of()})
+    assert list(load_scores(tmp_path)) == ["a"]
+
+
 def test_ensemble_of_one_is_identity_and_of_two_the_mean():
     one, two = {"a": scores_of()}, {"a": scores_of(offset=2.0)}
     np.testing.assert_array_equal(average([one])["a"].values, one["a"].values)
