@@ -87,6 +87,10 @@ def compare(
     """Judge SYSTEMS on the same clips, and say which differences to the first are significant."""
     from sedflow import compare_files
 
+    if manifests and truth:
+        raise typer.BadParameter("give --manifests or --truth, not both")
+    if durations and not truth:
+        raise typer.BadParameter("--durations goes with --truth; manifests have the durations of their clips")
     compare_files.compare_files(systems, compare_files.Clips(manifests, truth, durations, split), draws, out)
 
 

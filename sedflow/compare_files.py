@@ -8,8 +8,8 @@ from pathlib import Path
 
 from sedflow import bootstrap, files, judge
 from sedflow.comparison import Contender, compare, comparison_table, contenders, corpus_of
-from sedflow.events import read_clips
-from sedflow.judge_files import Files, bar, processors
+from sedflow.events import read_clips, read_durations
+from sedflow.judge_files import bar, durations_of, processors, read_truth
 
 SUFFIXES = (".html", ".json")
 
@@ -21,7 +21,8 @@ class Clips:
     Parameters
     ----------
     manifests : Path, optional    ``data/manifests/<corpus>``; without it and ``truth`` the corpus that the runs name
-    truth, durations : Path, optional    as ``judge_files.Files`` reads them
+    truth : Path, optional    whatever ``labels.read_any_labels`` reads
+    durations : Path, optional    of the clips of ``truth``; without it they last as long as the first system's scores
     split : str    ``test``, or ``validation`` while a system is not finished
     """
 
@@ -34,9 +35,9 @@ class Clips:
         """Scores by system and seed, truth, durations, and the recording of each clip that has one."""
         scores = {system.name: system.scores(self.split) for system in systems}
         if self.truth is not None:
-            first = next(path for system in systems for path in system.paths)
-            _, truth, durations = Files(first, self.truth, self.durations).read()
-            return scores, truth, durations, {}
+            first, path = scores[systems[0].name][0], systems[0].paths[0]
+            durations = read_durations(self.durations) if self.durations else durations_of(first, path)
+            return scores, read_truth(self.truth, first), durations, {}
         folder = self.manifests or corpus_of(systems, self.split)
         known = bootstrap.recordings_of(read_clips(Path(folder) / "clips.tsv"))
         sets = {name: [judge.of_corpus(folder, self.split, of) for of in seeds] for name, seeds in scores.items()}

@@ -53,18 +53,24 @@ class Files:
         LabelError    a label that is not scored, with file and row
         """
         scores = load_scores(self.scores)
-        classes = None if other_labels else ClassSet(next(iter(scores.values())).classes)
-        truth = read_any_labels(self.truth, classes=classes)
-        if not truth:
-            raise EvaluationError(f"{self.truth}: no rows below the header, so there is nothing to judge by; fill it")
-        if silent := len(scores.keys() - truth.keys()):
-            log.warning("%d of %d scored clips have no row in %s and count as silent", silent, len(scores), self.truth)
-        durations = read_durations(self.durations) if self.durations else _durations_of(scores, self.scores)
+        truth = read_truth(self.truth, scores, other_labels)
+        durations = read_durations(self.durations) if self.durations else durations_of(scores, self.scores)
         if self.windows:
             truth = recordings.join_truth(truth) if truth and recordings.are_windows(truth) else truth
             durations = recordings.join_durations(scores) if recordings.are_windows(durations) else durations
             scores = recordings.join_scores(scores)
         return scores, truth, durations
+
+
+def read_truth(path: Path, scores: Mapping[str, Scores], other_labels: bool = False) -> dict[str, list[Event]]:
+    """True events of clips that were scored; ``Files.read`` says what is refused."""
+    classes = None if other_labels else ClassSet(next(iter(scores.values())).classes)
+    truth = read_any_labels(path, classes=classes)
+    if not truth:
+        raise EvaluationError(f"{path}: no rows below the header, so there is nothing to judge by; fill it")
+    if silent := len(scores.keys() - truth.keys()):
+        log.warning("%d of %d scored clips have no row in %s and count as silent", silent, len(scores), path)
+    return truth
 
 
 def judge_files(files: Files, rules: Rules, draws: int = 0, jobs: int = 1) -> dict:
@@ -140,7 +146,8 @@ def _criteria(text: str) -> tuple[str, Criteria]:
         ) from None
 
 
-def _durations_of(scores: Mapping[str, Scores], path: Path) -> dict[str, float]:
+def durations_of(scores: Mapping[str, Scores], path: Path) -> dict[str, float]:
+    """Clips as long as their scores, which stand in ``path``; boxes do not tell how long a clip is."""
     boxes = [clip for clip, of_clip in scores.items() if np.isneginf(of_clip.values).any()]
     if boxes:
         raise EvaluationError(
