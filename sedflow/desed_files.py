@@ -12,7 +12,7 @@ from pathlib import Path
 from sedflow import audio, synthesis
 from sedflow.corpora import Piece
 from sedflow.download import DownloadError
-from sedflow.events import AUDIO_SUFFIXES, ClassSet, Event, clip_id, read_events, read_table, read_weak
+from sedflow.events import ClassSet, Event, clip_id, read_events, read_table, read_weak
 from sedflow.zenodo import fetch_record, unpacked
 
 Table = Mapping[str, "list[Event] | tuple[str, ...]"]
@@ -132,7 +132,7 @@ def soundbank_pieces(raw: Path, out: Path, classes: ClassSet, recipe: synthesis.
     from tqdm import tqdm
 
     root = Path((raw / "soundbank.txt").read_text(encoding="utf-8").strip())
-    paths = sorted(path for path in root.rglob("*") if path.suffix.lower() in AUDIO_SUFFIXES)
+    paths = audio.recordings(root)
     pieces = []
     for path in tqdm(paths, desc="soundbank", unit="recording", disable=None):
         role, label = path.relative_to(root).parts[0], _NO_EDGE.sub("", path.parent.name)

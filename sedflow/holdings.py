@@ -10,17 +10,23 @@ import dataclasses
 import logging
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from sedflow import audio
 from sedflow.download import DownloadError
-from sedflow.events import AUDIO_SUFFIXES, clip_id, read_table, write_table
+from sedflow.events import LabelError, clip_id, read_table, write_table
+from sedflow.params import HELD_OUT
 
-_VIDEO = re.compile(r"Y?(?P<id>[\w-]{11})(_[\d.]+){0,2}")
+_VIDEO = re.compile(r"Y?(?P<id>[\w-]{11})(_(?P<start>\d+(\.\d+)?)(_(?P<end>\d+(\.\d+)?))?)?")
+LONGEST_SECONDS = 11.0  # of a segment of AudioSet: ten, and what encoders add
+SHORTEST_MILLISECONDS = 100  # of a segment: times that differ by less are seconds
 COLUMNS = ("path", "sha256", "bytes", "set", "clip")
 
 log = logging.getLogger(__name__)
+
+
+Keys = Callable[[str], Sequence[Hashable]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,28 +38,67 @@ class Holding:
     clip: str
 
 
-def find(wanted: Mapping[str, Iterable[str]], folders: Mapping[str, Sequence[Path]], key=str):
+@dataclasses.dataclass(frozen=True)
+class Allowance:
+    """How many recordings may be absent.
+
+    Parameters
+    ----------
+    missing : int, or dict set → int    a plain number is for all sets that train together, and for no others
+    sources : mapping    set → its source
+    """
+
+    missing: int | Mapping[str, int]
+    sources: Mapping[str, str]
+
+    def __post_init__(self):
+        strangers = sorted(set(self.missing) - set(self.sources)) if isinstance(self.missing, Mapping) else []
+        if strangers:
+            raise LabelError(f"allow_missing: no set {strangers[0]!r}; there are {sorted(self.sources)}")
+
+    def exceeded(self, missing: Mapping[str, int]) -> str:
+        """How to allow that so many are missing of the sets, if the settings do not."""
+        if isinstance(self.missing, Mapping):
+            lacking = any(count > self.missing.get(name, 0) for name, count in missing.items())
+            return "raise allow_missing" if lacking else ""
+        if any(count and self.sources[name] in HELD_OUT for name, count in missing.items()):
+            sets = ", ".join(f"{name}: {missing[name]}" for name in sorted(missing))
+            return f"allow that by set, `allow_missing: {{{sets}}}`: a number is for training alone"
+        return "raise allow_missing" if sum(missing.values()) > self.missing else ""
+
+
+def _itself(name: str) -> list[str]:
+    return [name]
+
+
+def find(
+    wanted: Mapping[str, Iterable[str]],
+    folders: Mapping[str, Sequence[Path]],
+    sought: Keys = _itself,
+    told: Keys = _itself,
+) -> tuple[list[Holding], dict[str, list[str]]]:
     """Look recordings up by name, in any sub-folder and audio format.
 
     Parameters
     ----------
     wanted : mapping    set → clips
     folders : mapping    set → folders, the preferred one first
-    key : callable    what counts of a name, e.g. `video`
+    sought : callable    clip → the keys it is looked for under, the best first, e.g. `sought_segment`
+    told : callable    name of a file → the keys it answers to, e.g. `told_segments`
 
     Returns
     -------
     found : list of Holding
     missing : dict    set → clips
     """
-    listings: dict[Path, dict[str, Path]] = {}
+    listings: dict[Path, dict[Hashable, Path]] = {}
     found, missing = [], defaultdict(list)
     for name, clips in wanted.items():
         for folder in folders[name]:
             if folder not in listings:
-                listings[folder] = listing(folder, key)
+                listings[folder] = listing(folder, told)
         for clip in clips:
-            paths = (listings[folder].get(key(clip)) for folder in folders[name])
+            paths = (listings[folder].get(key) for key in sought(clip) for folder in folders[name])
             path = next(filter(None, paths), None)
             if path is None:
                 missing[name].append(clip)
@@ -63,7 +108,11 @@ def find(wanted: Mapping[str, Iterable[str]], folders: Mapping[str, Sequence[Pat
 
 
 def write_inventory(
-    raw: Path, found: Sequence[Holding], missing: Mapping[str, Sequence[str]], allow_missing: int, cure: str
+    raw: Path,
+    found: Sequence[Holding],
+    missing: Mapping[str, Sequence[str]],
+    allowance: Allowance,
+    cure: str,
 ) -> None:
     """List the recordings in ``raw/files.tsv`` with their sums, and the missing ones in ``raw/missing.tsv``.
 
@@ -74,11 +123,11 @@ def write_inventory(
     rows = [(name, clip) for name, clips in sorted(missing.items()) for clip in sorted(clips)]
     write_table(raw / "missing.tsv", ("set", "clip"), rows)
     counts = ", ".join(f"{len(clips)} of {name}" for name, clips in sorted(missing.items()))
-    if len(rows) > allow_missing:
+    if way_out := allowance.exceeded({name: len(clips) for name, clips in missing.items()}):
         listed = "\n  ".join([f"{clip} ({name})" for name, clip in rows[:20]] + ["…"] * (len(rows) > 20))
         raise DownloadError(
             f"{len(rows)} of {len(rows) + len(found)} recordings are missing ({counts}), the settings allow "
-            f"{allow_missing}; all of them stand in {raw / 'missing.tsv'}:\n  {listed}\n{cure}, or raise allow_missing"
+            f"{allowance.missing}; all of them stand in {raw / 'missing.tsv'}:\n  {listed}\n{cure}, or {way_out}"
         )
     if rows:
         log.warning("going on without %d recordings (%s), see %s", len(rows), counts, raw / "missing.tsv")
@@ -108,7 +157,56 @@ def video(clip: str) -> str:
     return parts["id"] if parts else clip
 
 
-def listing(folder: Path, key=str) -> dict[str, Path]:
-    """Recordings anywhere in a folder: what counts of a name → its file; of several the first in order of path."""
-    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in AUDIO_SUFFIXES)
-    return {key(clip_id(path.name)): path for path in reversed(paths)}
+def told_videos(name: str) -> list[str]:
+    """The video that a file's name gives, if it gives one."""
+    parts = _VIDEO.fullmatch(name)
+    return [parts["id"]] if parts else []
+
+
+def told_segments(name: str) -> list[tuple[str, int | None]]:
+    """Video and start in milliseconds as a file's name gives them; None if it gives no start.
+
+    ``<id>_30000``, ``<id>_30000_40000``, ``<id>_30_40`` and ``<id>_30.000_40.000`` start at 30 s; of a lone number
+    without decimals both readings count.
+    """
+    parts = _VIDEO.fullmatch(name)
+    if parts is None or parts["start"] is None:
+        return [(video(name), None)]
+    start, end = parts["start"], parts["end"]
+    in_seconds, in_milliseconds = (parts["id"], round(1000 * float(start))), (parts["id"], round(float(start)))
+    if "." in start + (end or "") or (end and float(end) - float(start) < SHORTEST_MILLISECONDS):
+        return [in_seconds]
+    return [in_milliseconds] if end else [in_milliseconds, in_seconds]
+
+
+def sought_segment(clip: str, alone: bool = True) -> list[tuple[str, int | None]]:
+    """The keys of AudioSet's segment ``<id>_<milliseconds>``; a file without a start will do if no other claims it."""
+    own = told_segments(clip)[0]
+    return [own, (own[0], None)] if alone else [own]
+
+
+def listing(folder: Path, told: Keys = _itself) -> dict[Hashable, Path]:
+    """Recordings anywhere in a folder: what their names tell → the file.
+
+    Of several the first in order of path, those last that libsndfile cannot read.
+    """
+    paths = sorted(audio.recordings(folder), key=lambda path: (path.suffix.lower() == ".m4a", path))
+    return {key: path for path in reversed(paths) for key in told(clip_id(path.name))}
+
+
+def check_cut(found: Iterable[Holding]) -> None:
+    """Refuse whole videos: labels count from the start of a segment.
+
+    Raises
+    ------
+    DownloadError    recordings longer than a segment whose names say no start
+    """
+    starts = {holding.path: told_segments(clip_id(holding.path.name))[0][1] for holding in found}
+    whole = [path for path, start in starts.items() if start is None and audio.info(path).seconds > LONGEST_SECONDS]
+    if whole:
+        listed = "\n  ".join(map(str, whole[:20]))
+        raise DownloadError(
+            f"{len(whole)} recordings are longer than {LONGEST_SECONDS:g} s, and their names say no start: they hold "
+            f"whole videos, of which labels speak of ten seconds:\n  {listed}\nCut them to their segments "
+            "(`ffmpeg -ss 30 -t 10 -i in.wav out.wav` for <id>_30000)"
+        )

@@ -18,7 +18,20 @@ from sedflow.corpora import Prepared
 from sedflow.download import DATA, DownloadError, fetch
 from sedflow.events import ClassSet, Clip, Event, LabelError, merge_events, parse_event, read_table
 from sedflow.files import replacing
-from sedflow.holdings import Holding, excluded, find, listing, read_inventory, video, write_inventory
+from sedflow.holdings import (
+    Allowance,
+    Holding,
+    check_cut,
+    excluded,
+    find,
+    listing,
+    read_inventory,
+    sought_segment,
+    told_segments,
+    told_videos,
+    video,
+    write_inventory,
+)
 from sedflow.ranges import Count, Positive
 
 URL = "http://storage.googleapis.com/us_audioset/youtube_corpus/strong"
@@ -30,7 +43,7 @@ CLASS_LISTS = {
     "common": ("both",),
     "union": ("both", "train", "eval"),
 }
-CURE = "Add them to the folders of `path`, named by YouTube id"
+CURE = "Add them to the folders of `path`, named by YouTube id and, if they say it, the start of their segment"
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +61,7 @@ class AudioSetStrong:
     unlabeled : bool    all other clips in the folders train without labels (AudioSet Weak, for online distillation)
     exclude : str    table with the column ``filename``: clips that are left out because another corpus tests on them
     shards : int    jobs
-    allow_missing : int    so many clips may be absent
+    allow_missing : int, dict    so many clips may be absent: of ``train``, or by set ({train: 90, eval: 3})
     """
 
     uses_soundbank = False
@@ -64,7 +77,7 @@ class AudioSetStrong:
         unlabeled: bool = False,
         exclude: str | None = None,
         shards: Count = 16,
-        allow_missing: int = 0,
+        allow_missing: int | dict[str, int] = 0,
     ):
         if classes not in CLASS_LISTS:
             raise LabelError(f"audioset_strong: no class list {classes!r}; there are {sorted(CLASS_LISTS)}")
@@ -77,7 +90,8 @@ class AudioSetStrong:
             self.sources["unlabeled"] = "none"
         self.folders = [Path(folder) for folder in ([path] if isinstance(path, str) else path)]
         self.sample_rate, self.seconds, self.validation = sample_rate, seconds, validation
-        self.exclude, self.shards, self.allow_missing = exclude, shards, allow_missing
+        self.exclude, self.shards = exclude, shards
+        self.allowance = Allowance(allow_missing, {"train": "real_strong", "eval": "test"})
 
     @property
     def label_files(self) -> list[Path]:
@@ -100,10 +114,13 @@ class AudioSetStrong:
         shared = [clip for clip in wanted["train"] if video(clip) in evaluated]
         log.info("left out %d excluded training clips and %d of evaluated videos", len(dropped), len(shared))
         wanted["train"] = sorted(set(wanted["train"]) - {*dropped, *shared})
-        found, missing = find(wanted, dict.fromkeys(wanted, self.folders), key=video)
+        of_video = Counter(video(clip) for clips in wanted.values() for clip in clips)
+        sought = lambda clip: sought_segment(clip, alone=of_video[video(clip)] == 1)  # noqa: E731
+        found, missing = find(wanted, dict.fromkeys(wanted, self.folders), sought, told_segments)
+        check_cut(found)
         if "unlabeled" in self.sources:
             found += self._others({*named, *evaluated, *map(video, wanted["train"])})
-        write_inventory(raw, found, missing, self.allow_missing, CURE)
+        write_inventory(raw, found, missing, self.allowance, CURE)
 
     def prepare(self, raw: Path, audio: Path, shard: int) -> Prepared:
         """Write every ``shards``-th clip."""
@@ -135,7 +152,7 @@ class AudioSetStrong:
 
     def _others(self, used: set[str]) -> list[Holding]:
         """Recordings of videos that no table names."""
-        there = {own: path for folder in self.folders[::-1] for own, path in listing(folder, video).items()}
+        there = {own: path for folder in self.folders[::-1] for own, path in listing(folder, told_videos).items()}
         others = [Holding(there[own], "unlabeled", own) for own in sorted(set(there) - used)]
         if not others:
             raise DownloadError(

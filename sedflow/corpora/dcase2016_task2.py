@@ -17,7 +17,7 @@ from sedflow.clips import cut_events, windows, write_clip
 from sedflow.corpora import Prepared
 from sedflow.download import DATA, DownloadError
 from sedflow.events import ClassSet, Event, LabelError, clip_id
-from sedflow.holdings import find, read_inventory, write_inventory
+from sedflow.holdings import Allowance, find, read_inventory, write_inventory
 from sedflow.ranges import Count, Positive
 from sedflow.zenodo import unpacked
 
@@ -37,7 +37,7 @@ class Dcase2016Task2:
     hop_seconds : float    from piece to piece of the training scenes; by default they do not overlap
     whole_scenes : bool    leave training scenes whole, for stages with ``random_crops``
     shards : int    jobs
-    allow_missing : int    so many scenes may be absent
+    allow_missing : int, dict    so many scenes may be absent: of ``train``, or by set ({train: 2, valid: 1})
     """
 
     uses_soundbank = False
@@ -51,12 +51,13 @@ class Dcase2016Task2:
         hop_seconds: Positive | None = None,
         whole_scenes: bool = False,
         shards: Count = 2,
-        allow_missing: int = 0,
+        allow_missing: int | dict[str, int] = 0,
     ):
         self.sources = {"real_strong": "strong", "validation": "strong", "test": "strong"}
         self.path, self.sample_rate, self.seconds, self.hop_seconds = path, sample_rate, seconds, hop_seconds or seconds
         self.whole = ("real_strong", "test") if whole_scenes else ("test",)
-        self.shards, self.allow_missing = shards, allow_missing
+        self.shards = shards
+        self.allowance = Allowance(allow_missing, {split: source for source, split in SPLITS.items()})
         self.classes = ClassSet.read(DATA / "classes" / "dcase2016_task2.txt")
 
     @functools.cached_property  # looked for once, though every job of a plan asks
@@ -85,7 +86,7 @@ class Dcase2016Task2:
         rates = sorted((int(path.name), path) for path in root.iterdir() if path.name.isdigit())
         ordered = [path for rate, path in rates if rate >= self.sample_rate] or [path for _, path in rates[::-1]]
         found, missing = find(wanted, {split: [path / split for path in ordered] for split in wanted})
-        write_inventory(raw, found, missing, self.allow_missing, CURE)
+        write_inventory(raw, found, missing, self.allowance, CURE)
 
     def prepare(self, raw: Path, audio: Path, shard: int) -> Prepared:
         """Cut every ``shards``-th scene of each split."""

@@ -19,7 +19,7 @@ from sedflow.corpora import Piece, Prepared, read_pieces
 from sedflow.desed_files import SETS, Table
 from sedflow.download import DATA
 from sedflow.events import ClassSet, LabelError
-from sedflow.holdings import excluded, find, read_inventory, video, write_inventory
+from sedflow.holdings import Allowance, excluded, find, read_inventory, video, write_inventory
 from sedflow.ranges import Count, Positive
 from sedflow.synthesis import Recipe, soundscapes
 
@@ -60,7 +60,7 @@ class DESED:
     seconds : float    longest clip
     shards : int    jobs
     seed : int    of the soundscapes
-    allow_missing : int    so many clips may be absent
+    allow_missing : int, dict    so many clips may be absent: of those that train, or by set ({weak: 9, validation: 3})
     """
 
     def __init__(  # noqa: PLR0913 (a corpus of many parts)
@@ -80,7 +80,7 @@ class DESED:
         seconds: Positive = 10.0,
         shards: Count = 8,
         seed: int = 2021,
-        allow_missing: int = 0,
+        allow_missing: int | dict[str, int] = 0,
     ):
         self.path = Path(path) if path else None
         self.classes = ClassSet.read(DATA / "classes" / "desed.txt")
@@ -95,7 +95,7 @@ class DESED:
         self.recipe = Recipe(sample_rate, seconds, onset=onset, pitch_semitones=(-3.0, 3.0))
         self.weak_share, self.copies, self.exclude = weak_share, copies or {}, exclude
         self.sample_rate, self.seconds = sample_rate, seconds
-        self.shards, self.seed, self.allow_missing = shards, seed, allow_missing
+        self.shards, self.seed, self.allowance = shards, seed, Allowance(allow_missing, self.sets)
 
     @functools.cached_property  # looked for once, though every job of a plan asks
     def label_files(self) -> list[Path]:
@@ -113,7 +113,7 @@ class DESED:
         found, missing = find(wanted, folders)
         if self.uses_soundbank:
             desed_files.fetch_soundbank(roots, raw)
-        write_inventory(raw, found, missing, self.allow_missing, CURE)
+        write_inventory(raw, found, missing, self.allowance, CURE)
 
     def soundbank(self, raw: Path, audio: Path) -> list[Piece]:
         """Copy DESED's soundbank at our rate: its files are cut already."""

@@ -20,7 +20,7 @@ from sedflow.clips import cut_events, windows, write_clip
 from sedflow.corpora import Prepared
 from sedflow.download import DATA, DownloadError
 from sedflow.events import ClassSet, Event, LabelError, merge_events, parse_confidence, parse_event, read_table
-from sedflow.holdings import find, read_inventory, write_inventory
+from sedflow.holdings import Allowance, find, read_inventory, write_inventory
 from sedflow.ranges import Count, Positive, Share
 from sedflow.zenodo import unpacked
 
@@ -44,7 +44,7 @@ class Maestro:
     copies : dict    class → labels of other corpora that it also stands for, see `sedflow.corpora`
     shards : int    jobs
     seed : int    of the split
-    allow_missing : int    so many recordings may be absent
+    allow_missing : int, dict    so many recordings may be absent: of ``soft``, or by source ({soft: 2, test: 1})
     """
 
     uses_soundbank = False
@@ -61,7 +61,7 @@ class Maestro:
         copies: dict[str, list[str]] | None = None,
         shards: Count = 4,
         seed: int = 42,
-        allow_missing: int = 0,
+        allow_missing: int | dict[str, int] = 0,
     ):
         self.sources = {"soft": "soft", "validation": "strong", "test": "strong"}
         self.path, self.sample_rate, self.seconds = path, sample_rate, seconds
@@ -71,7 +71,8 @@ class Maestro:
                 "recordings could not be judged; lower it"
             )
         self.hops = {"soft": hop_seconds, "validation": seconds, "test": test_hop_seconds}
-        self.copies, self.shards, self.allow_missing = copies or {}, shards, allow_missing
+        self.copies, self.shards = copies or {}, shards
+        self.allowance = Allowance(allow_missing, {source: source for source in self.sources})
         self.classes = ClassSet.read(DATA / "classes" / "maestro.txt")
         self.recordings = self._split(validation_share, seed)
 
@@ -88,15 +89,15 @@ class Maestro:
                 raise DownloadError(f"{self.path}: no such folder; set `path` of maestro to your copy or leave it out")
             folders = [unpacked(RECORD, archive, raw / "official") for archive in ARCHIVES]
         texts = _annotations(folders, self.recordings)
-        found, missing = find({"development": self.recordings}, {"development": folders})
+        found, missing = find(self._by_source(), dict.fromkeys(self.sources, folders))
         for holding in [holding for holding in found if holding.clip not in texts]:
             found.remove(holding)
-            missing.setdefault("development", []).append(holding.clip)
+            missing.setdefault(holding.set, []).append(holding.clip)
         for holding in found:
             (raw / "annotations").mkdir(parents=True, exist_ok=True)
             shutil.copyfile(texts[holding.clip], raw / "annotations" / f"{holding.clip}.txt")
             read_annotation(raw / "annotations" / f"{holding.clip}.txt", self.classes)
-        write_inventory(raw, found, missing, self.allow_missing, CURE)
+        write_inventory(raw, found, missing, self.allowance, CURE)
 
     def prepare(self, raw: Path, audio: Path, shard: int) -> Prepared:
         """Cut every ``shards``-th recording into windows."""
@@ -124,6 +125,9 @@ class Maestro:
             made.clips.append(clip)
             made.strong[clip.id] = cut_events(of_window, 0.0, clip.seconds)
         return made
+
+    def _by_source(self) -> dict[str, list[str]]:
+        return {source: [name for name, of in self.recordings.items() if of == source] for source in self.sources}
 
     def _split(self, validation_share: float, seed: int) -> dict[str, str]:
         """Recording → source: of each scene's training recordings the first share after shuffling trains."""

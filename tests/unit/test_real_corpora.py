@@ -24,11 +24,12 @@ from sedflow.corpora.desed import DESED, share_of
 from sedflow.corpora.maestro import Maestro, read_annotation
 from sedflow.download import DownloadError
 from sedflow.events import ClassSet, Event, LabelError, read_table, write_clips, write_events
-from sedflow.holdings import read_inventory, video
+from sedflow.holdings import read_inventory, sought_segment, told_segments, video
 from sedflow.manifests import read_manifests
 from sedflow.recordings import parse_window
 
 UNWATCHED = ("files.tsv", "missing.tsv")  # of raw folders: what we say ourselves
+FEW = {"soft": 28, "validation": 5, "test": 16}  # recordings that may be missing where only a city's are there
 CITY = [recording for recording in Maestro().recordings if recording.startswith("city_center")]
 
 
@@ -55,7 +56,7 @@ def missing(raw):
     ("corpus", "name", "settings"),
     [
         (DESED, "desed", {"weak_share": 1.0}),
-        (Maestro, "maestro", {"allow_missing": 39, "test_hop_seconds": 2.0}),
+        (Maestro, "maestro", {"allow_missing": FEW, "test_hop_seconds": 2.0}),
         (AudioSetStrong, "audioset", {"validation": 2}),
         (Dcase2016Task2, "dcase2016", {}),
     ],
@@ -93,7 +94,8 @@ def test_desed_counts_and_lists_what_is_missing_from_the_real_tables(mirror_dir,
         "validation": 1168,
     }
     assert "the settings allow 0" in str(told.value) and "1168 of validation" in str(told.value)
-    assert "raise allow_missing" in str(told.value) and str(told.value).count("\n") < 30
+    assert "unlabeled: 13087, validation: 1168, weak: 1411}`: a number is for training alone" in str(told.value)
+    assert str(told.value).count("\n") < 30
     assert not (tmp_path / "files.tsv").exists()
 
 
@@ -186,6 +188,21 @@ def test_desed_goes_on_without_a_few_clips_where_the_settings_allow_it(tmp_path)
     corpus.download(tmp_path / "raw")
     assert missing(tmp_path / "raw") == {"unlabeled": 1}
     assert len(by_source(prepared(corpus, tmp_path / "raw", tmp_path / "audio"))["unlabeled"]) == 2
+
+
+def test_a_number_of_missing_clips_does_not_thin_what_is_judged(tmp_path):
+    root = corpus_folders.desed(tmp_path / "desed")
+    (root / "audio/train/weak" / "Ywwwwwwwwww1_0.000_10.000.wav").unlink()
+    (root / "audio/validation/validation" / "Ytttttttttt1_0.000_10.000.wav").unlink()
+    settings = {"path": str(root), "weak_share": 1.0}
+    with pytest.raises(DownloadError, match=r"or allow that by set, `allow_missing: \{validation: 1, weak: 1\}`"):
+        DESED(**settings, allow_missing=9).download(tmp_path / "raw")
+    with pytest.raises(DownloadError, match="or raise allow_missing"):
+        DESED(**settings, allow_missing={"validation": 1}).download(tmp_path / "raw")
+    DESED(**settings, allow_missing={"validation": 1, "weak": 1}).download(tmp_path / "raw")
+    assert missing(tmp_path / "raw") == {"validation": 1, "weak": 1}
+    with pytest.raises(LabelError, match=r"allow_missing: no set 'test'; there are \[.*'validation', 'weak'\]"):
+        DESED(allow_missing={"test": 1})
 
 
 def test_desed_makes_its_soundscapes_with_scaper(tmp_path):
@@ -354,7 +371,7 @@ def test_maestro_windows_of_test_leave_no_gap():
 
 
 def test_maestro_trains_on_confidences_and_is_judged_on_majorities(tmp_path):
-    corpus = Maestro(path=str(corpus_folders.maestro(tmp_path / "maestro", CITY)), allow_missing=39, shards=2)
+    corpus = Maestro(path=str(corpus_folders.maestro(tmp_path / "maestro", CITY)), allow_missing=FEW, shards=2)
     corpus.download(tmp_path / "raw")
     made = prepared(corpus, tmp_path / "raw", tmp_path / "audio")
     names = by_source(made)
@@ -446,6 +463,54 @@ def test_audioset_counts_missing_clips_and_leaves_out_what_others_test_on(tmp_pa
     assert missing(tmp_path / "raw") == {}
     with pytest.raises(DownloadError, match="nowhere: no such folder"):
         AudioSetStrong(path=[str(tmp_path / "nowhere")]).download(tmp_path / "raw")
+
+
+@pytest.mark.parametrize("times", ["_30000", "_30000_40000", "_30", "_30_40", "_30.000_40.000", ""])
+def test_audioset_finds_a_segment_by_the_start_that_a_name_gives(times):
+    assert set(sought_segment("b0RFKhbpFJA_30000")) & set(told_segments(f"Yb0RFKhbpFJA{times}"))
+    other = set(sought_segment("b0RFKhbpFJA_0")) & set(told_segments(f"Yb0RFKhbpFJA{times}"))
+    assert bool(other) == (times == "")
+
+
+def test_audioset_takes_no_other_segment_of_a_video(tmp_path):
+    root = corpus_folders.audioset(tmp_path / "audioset")
+    wav = root / "audio/unbalanced/Yaaaaaaaaaa0.wav"
+    wav.rename(wav.with_name("aaaaaaaaaa0_0.000_10.000.wav"))
+    with pytest.raises(DownloadError, match=r"(?s)1 of 9 recordings are missing.*aaaaaaaaaa0_30000"):
+        AudioSetStrong(path=str(root)).download(tmp_path / "raw")
+
+
+def test_audioset_gives_two_segments_of_a_video_their_own_files(tmp_path):
+    root = corpus_folders.audioset(tmp_path / "audioset")
+    with (root / "audioset_train_strong.tsv").open("a") as table:
+        table.write("aaaaaaaaaa0_90000\t0.0\t1.0\t/m/09x0r\n")
+    with pytest.raises(DownloadError, match=r"2 of 10 recordings are missing"):  # a file without a start is of neither
+        AudioSetStrong(path=str(root)).download(tmp_path / "raw")
+    own = [corpus_folders.noise(root / "audio" / f"aaaaaaaaaa0_{start}_{start + 10}.wav", 2.0) for start in (30, 90)]
+    AudioSetStrong(path=str(root)).download(tmp_path / "raw")
+    found = {holding.clip: holding.path for holding in read_inventory(tmp_path / "raw")}
+    assert [found["aaaaaaaaaa0_30000"], found["aaaaaaaaaa0_90000"]] == own
+
+
+def test_audioset_refuses_whole_videos(tmp_path):
+    root = corpus_folders.audioset(tmp_path / "audioset")
+    corpus_folders.noise(root / "audio/unbalanced/Yaaaaaaaaaa0.wav", 12.0)
+    with pytest.raises(DownloadError, match=r"(?s)1 recordings are longer than 11 s, .*Yaaaaaaaaaa0\.wav\nCut them"):
+        AudioSetStrong(path=str(root)).download(tmp_path / "raw")
+
+
+def test_hidden_files_and_other_names_are_no_recordings_of_audioset(tmp_path):
+    root = corpus_folders.audioset(tmp_path / "audioset")
+    audio = root / "audio/unbalanced"
+    for hidden in ("._Yaaaaaaaaaa0.wav", ".aaaaaaaaaa1.flac"):
+        (audio / hidden).write_bytes(b"resource")
+    (audio / "Yaaaaaaaaaa0.m4a").write_bytes(b"libsndfile cannot read this")
+    for name in ("Ywwwwwwwwww0.wav", "music for a pause.wav"):
+        corpus_folders.noise(audio / name, 2.0)
+    AudioSetStrong(path=str(root), validation=2, unlabeled=True).download(tmp_path / "raw")
+    found = {holding.path.name: holding.set for holding in read_inventory(tmp_path / "raw")}
+    assert [name for name, of in found.items() if of == "unlabeled"] == ["Ywwwwwwwwww0.wav"]
+    assert "Yaaaaaaaaaa0.wav" in found and not any(name.startswith(".") or name.endswith("m4a") for name in found)
 
 
 def test_audioset_takes_the_other_clips_of_the_folders_without_labels_if_asked(tmp_path):
