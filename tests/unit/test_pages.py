@@ -128,6 +128,11 @@ def test_cpjkus_second_iteration_weighs_its_losses_as_its_readme(variant, synthe
     assert not any(name == "distillation" for name, *_ in weights(stage("cpjku_dcase24", variant, "finetune_2")))
 
 
+@pytest.mark.parametrize("variant", ["default", "passt", "beats"])
+def test_cpjku_is_tested_on_the_windows_of_its_published_number(variant):
+    assert build_corpus(read_system("cpjku_dcase24", variant).corpora[1]).hops["test"] == 1.0
+
+
 def test_cpjku_chooses_among_its_published_boxes_and_reads_the_external_list():
     system = read_system("cpjku_dcase24")
     grid = [one for candidate in system.postprocess["candidates"] for one in tuning.combinations(candidate)]
