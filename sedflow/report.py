@@ -12,6 +12,7 @@ from sedflow.events import read_clips, write_table
 from sedflow.files import write_text
 from sedflow.html_page import render
 from sedflow.judge import DRAWS, corpora_with
+from sedflow.report_cost import cost_section
 from sedflow.report_findings import (
     SPLIT,
     calibration_section,
@@ -25,7 +26,7 @@ from sedflow.report_findings import (
     study_run,
     threshold_section,
 )
-from sedflow.report_origins import cost_section, data_section, learning_section, provenance_section
+from sedflow.report_origins import data_section, learning_section, provenance_section
 from sedflow.report_results import results_section
 from sedflow.runs import HEADLINES, RunError, RunFolder, in_order, results, stage_order, summarise
 
@@ -98,7 +99,7 @@ def write_report(
         **clip_section(study, clips[judged_on], root),
         **learning_section(runs),
         **data_section(clips, study.classes),
-        **cost_section(benchmarks, _names(page, out, clips), stage_order(page)),
+        **cost_section(benchmarks, _names(page, clips), page, runs),
         **provenance_section(runs, shown_run, clips, page),
     }
     write_text(out / "index.html", render("report_page.html", context))
@@ -134,11 +135,11 @@ def _judged(study: Study, folder: Path, corpora: int) -> str:
     return f"{len(study.truth):,} {SPLIT} clips{of} ({hours:.2f} h)"
 
 
-def _names(page: dict, out: Path, folders: Iterable[Path]) -> set[str]:
-    """What this system's jobs are called after, among all systems': itself, corpora, encoders, weights."""
+def _names(page: dict, folders: Iterable[Path]) -> set[str]:
+    """What jobs that make this system's data are called after: corpora, encoders, weights."""
     encoders = page.get("detector", {}).get("encoders", [])
     used = {encoder.get(key) for encoder in encoders for key in ("name", "weights")}
-    return {Path(out).parent.name, *(folder.name for folder in folders), *used} - {None}
+    return {*(folder.name for folder in folders), *used} - {None}
 
 
 def _write_roc(path: Path, runs: Sequence[RunFolder]) -> None:

@@ -1,8 +1,7 @@
-"""What a system's numbers came from, for the report: data, learning curves, cost, settings, versions and hashes."""
+"""What a system's numbers came from, for the report: data, learning curves, settings, versions and hashes."""
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import importlib.metadata
 import json
@@ -23,7 +22,6 @@ from sedflow.params import HELD_OUT
 from sedflow.runs import NETWORKS, RunFolder
 
 PACKAGES = ("torch", "lightning", "numpy", "scaper", "librosa", "soundfile", "sed_scores_eval", "snakemake", "dvc")
-WATTS_PER_CORE = 10
 NETWORK_STYLES = {"student": GREY, "teacher": "s1", "the run": "s3"}
 
 
@@ -111,86 +109,6 @@ def _learning_charts(runs: Sequence[RunFolder]) -> list[dict]:
             quantity = "/".join(part for part in parts if part not in NETWORKS)
             quantities.setdefault(quantity, []).append(Line(f"{network}, seed {run.seed}", steps, values, style))
     return learning_charts(quantities)
-
-
-def cost_section(benchmarks: Path, names: set[str], stages: Sequence[str]) -> dict:
-    """Time, CPU and memory per step from Snakemake's benchmark files; empty when there are none.
-
-    Parameters
-    ----------
-    benchmarks : Path    ``<rule>/<system or corpus>/…/<stage>/….tsv``
-    names : set of str    system, corpora, encoders and weights: what else a file's path begins with is other systems'
-    stages : sequence of str    jobs of different stages are different steps
-    """
-    jobs: dict[str, list[dict[str, float]]] = {}
-    for path in sorted(Path(benchmarks).rglob("*.tsv")):
-        rule, *parts = path.relative_to(benchmarks).with_suffix("").parts
-        # the page's own job is only measured when it is finished, and the page must not change with it
-        if rule != "report" and _is_of(parts, names):
-            step = " ".join([rule, *(stage for stage in stages if stage in parts)])
-            with open(path, newline="", encoding="utf-8") as file:
-                jobs.setdefault(step, []).extend(_numbers(row) for row in csv.DictReader(file, delimiter="\t"))
-    rules = sorted((rule for rule in jobs if jobs[rule]), key=lambda rule: -sum(job["s"] for job in jobs[rule]))
-    total = {rule: sum(job["s"] for job in jobs[rule]) for rule in rules}
-    cpu = {rule: sum(job["cpu_time"] for job in jobs[rule]) for rule in rules}
-    costs = [
-        {
-            "rule": rule,
-            "jobs": len(jobs[rule]),
-            "total": clock(total[rule]),
-            "longest": clock(max(job["s"] for job in jobs[rule])),
-            "cpu": clock(cpu[rule]),
-            "memory": f"{max(job['max_rss'] for job in jobs[rule]):,.0f} MB",
-        }
-        for rule in rules
-    ]
-    longest = max(total.values(), default=1) or 1
-    rows = [
-        {
-            "name": r,
-            "bars": [
-                {"name": "time", "style": "s1", "percent": round(100 * total[r] / longest, 2), "text": clock(total[r])}
-            ],
-        }
-        for r in rules
-    ]
-    watt_hours = sum(cpu.values()) * WATTS_PER_CORE / 3600
-    energy = (
-        f"{clock(sum(cpu.values()))} of CPU time: about {watt_hours:.1f} Wh if a busy core draws {WATTS_PER_CORE} W."
-    )
-    return {"costs": costs, "cost_chart": {"title": "Time by step", "rows": rows}, "energy": energy}
-
-
-def _is_of(parts: Sequence[str], names: set[str]) -> bool:
-    """Whether a benchmark's path begins with a name of ours, or with features of an encoder of ours and then a corpus.
-
-    Behind these stand names that systems share: stages, and the corpora that an ensemble scores.
-    """
-    encoder = parts[0].rsplit("-", 2)[0]  # data/features/<encoder>-<digest>-<shards>
-    return parts[0] in names or (encoder in names and bool(names & set(parts[1:2])))
-
-
-def _numbers(row: dict[str, str]) -> dict[str, float]:
-    """The columns of a benchmark line that are used; what Snakemake could not measure (``NA``, ``-``) is 0."""
-    numbers = {}
-    for column in ("s", "cpu_time", "max_rss"):
-        try:
-            value = float(row.get(column) or 0)
-        except ValueError:
-            value = 0.0
-        numbers[column] = value if math.isfinite(value) else 0.0
-    return numbers
-
-
-def clock(seconds: float) -> str:
-    """A duration as people read it: 4.2 s, 3 min 20 s, 1 h 05 min."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 10:
-        return f"{minutes} min {rest:02d} s"
-    hours, minutes = divmod(round(seconds / 60), 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min"
 
 
 def provenance_section(

@@ -5,7 +5,7 @@ import re
 
 import numpy as np
 import pytest
-from finished_system import build_system, read_truth
+from finished_system import PAGE, build_system, read_truth
 
 from sedflow import audio
 from sedflow.clip_cards import Study, best_and_worst, clip_card
@@ -25,8 +25,8 @@ from sedflow.mistakes import (
     precision_recall_f1,
 )
 from sedflow.report import print_summary
+from sedflow.report_cost import clock, cost_section
 from sedflow.report_findings import threshold_section
-from sedflow.report_origins import clock, cost_section
 from sedflow.runs import RunError, RunFolder, in_order, plus_minus, results, stage_order, summarise
 from sedflow.scores import Scores, load_scores
 
@@ -360,7 +360,7 @@ def test_time_is_written_as_people_read_it():
 
 
 def test_cost_counts_this_system_by_stage_and_not_its_own_page(system):
-    section = cost_section(system.root / "logs/benchmarks", {"baseline", "desed", "beats"}, ["frozen", "finetune"])
+    section = cost_section(system.root / "logs/benchmarks", {"desed", "beats"}, PAGE, system.runs)
     assert {c["rule"]: c["jobs"] for c in section["costs"]} == {"features": 1, "train frozen": 1}
 
 
@@ -372,7 +372,7 @@ def test_clips_in_which_nothing_sounds_have_no_operating_points():
 
 
 def test_missing_benchmarks_leave_the_section_empty(tmp_path):
-    assert cost_section(tmp_path / "nowhere", {"demo"}, [])["costs"] == []
+    assert cost_section(tmp_path / "nowhere", {"demo"}, {}, [])["costs"] == []
 
 
 def test_parameters_are_those_of_the_chosen_network(report):
