@@ -386,6 +386,23 @@ def test_maestro_trains_on_confidences_and_is_judged_on_majorities(tmp_path):
     assert sorted(clip[-13:] for clip in names["test"])[-1] == "000500-001200"
 
 
+def test_maestro_is_judged_on_the_classes_of_the_challenge(tmp_path):
+    root = corpus_folders.maestro(tmp_path / "maestro", CITY)
+    for table in root.rglob("*.txt"):
+        table.write_text(table.read_text() + "0.0\t10.0\tannouncement\t1.0\n")
+    for judged, classes in ((None, {"car"}), (["announcement", "car"], {"announcement", "car"})):
+        corpus = Maestro(path=str(root), allow_missing=FEW, judged=judged, shards=1)
+        corpus.download(tmp_path / "raw")
+        made = corpus.prepare(tmp_path / "raw", tmp_path / "audio", 0)
+        labels = collections.defaultdict(set)
+        for clip in made.clips:
+            labels[clip.source] |= {event.label for event in made.strong[clip.id]}
+        assert labels["validation"] == labels["test"] == classes and "announcement" in labels["soft"]
+    assert len(Maestro().labelled["test"]) == 11
+    with pytest.raises(LabelError, match="label 'dog' is not in the class list"):
+        Maestro(judged=["dog"])
+
+
 def test_maestro_reads_other_spellings_and_names_bad_rows(tmp_path):
     classes = Maestro().classes
     path = tmp_path / "a.txt"
