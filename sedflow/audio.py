@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from sedflow import mp3
 from sedflow.events import AUDIO_SUFFIXES
 from sedflow.files import replacing
 
@@ -157,6 +158,9 @@ def _opened(path):
     if cut_short := _missing_end(path):
         file.close()
         raise AudioError(f"{path}: {cut_short}; the file is truncated or its header lies: copy it again, or {_REPAIR}")
+    if file.format == "MP3" and (wrong := mp3.misread(path, file.frames)):
+        file.close()
+        raise AudioError(f"{path}: {wrong}; write one with `ffmpeg -i in.mp3 -c copy out.mp3`")
     return file
 
 
@@ -211,6 +215,8 @@ def _decode(path, file, begin: int, samples: int) -> np.ndarray:
             done += len(block)
     except (soundfile.LibsndfileError, RuntimeError) as error:
         raise AudioError(f"{path}: broken while decoding ({error}); the file is truncated, copy it again") from None
+    if file.format == "MP3" and 0 < samples - done < mp3.FRAME_SAMPLES:
+        return mono[:done]  # without a header the length is a guess from the bit rate, right to a frame
     if done != samples:
         raise AudioError(
             f"{path}: the header promises {begin + samples} samples, the file ends after {begin + done}; "

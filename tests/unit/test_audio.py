@@ -1,10 +1,12 @@
 """Audio in and out, and a message for every file that cannot be used."""
 
+import io
+
 import numpy as np
 import pytest
 import soundfile
 
-from sedflow import audio
+from sedflow import audio, mp3
 from sedflow.audio import AudioError
 
 RATE = 44100
@@ -129,6 +131,42 @@ def test_a_wav_header_that_hides_most_of_the_audio_is_named(tmp_path, tone):
     comment = b"LIST" + (audible - promised - 8).to_bytes(4, "little")
     path.write_bytes(data[: 44 + promised] + comment + bytes(audible - promised - 8))
     assert audio.info(path).samples == promised // 2
+
+
+def without_header(path, loud, mode, rate=44100, tag=b""):
+    """An MP3 of five seconds whose first frame, which tells the length, is cut off."""
+    waveform = np.zeros(5 * rate, np.float32)
+    waveform[loud] = 0.1 * np.random.default_rng(0).standard_normal(len(waveform[loud]))
+    written = io.BytesIO()
+    soundfile.write(
+        written, waveform, rate, format="MP3", subtype="MPEG_LAYER_III", bitrate_mode=mode, compression_level=0.5
+    )
+    content = written.getvalue()
+    path.write_bytes(content)
+    assert not mp3.misread(path, 5 * rate)  # the header tells
+    path.write_bytes(tag + content[content.index(content[:2], 4) :])
+    return path
+
+
+ID3 = b"ID3\x03\x00\x00\x00\x00\x00\x05title"
+
+
+@pytest.mark.parametrize("tag", [b"", ID3])
+@pytest.mark.parametrize("rate", [16000, 44100])
+@pytest.mark.parametrize("loud", [slice(0, 40000), slice(40000, None)])
+def test_an_mp3_of_variable_bit_rate_needs_a_header(tmp_path, loud, rate, tag):
+    path = without_header(tmp_path / "a.mp3", loud, "VARIABLE", rate, tag)
+    with pytest.raises(
+        AudioError, match=r"a\.mp3: no header tells its length: \d+ samples .*ffmpeg -i in\.mp3 -c copy"
+    ):
+        audio.info(path)
+
+
+@pytest.mark.parametrize("tag", [b"", ID3])
+@pytest.mark.parametrize("rate", [16000, 44100])
+def test_an_mp3_of_constant_bit_rate_needs_none(tmp_path, rate, tag):
+    path = without_header(tmp_path / "a.mp3", slice(0, None), "CONSTANT", rate, tag)
+    assert abs(len(audio.read(path)) - 5 * rate) <= 3 * 1152
 
 
 def test_a_flac_header_that_lies_is_named(tmp_path, tone):
