@@ -113,6 +113,11 @@ def test_no_file_names_a_machine_or_a_registry():
     assert {name: match[0] for name, text in texts.items() if (match := told.search(text))} == {}
 
 
+def test_no_two_files_of_tests_share_a_name():
+    names = sorted(path.name for path in (ROOT / "tests").rglob("test_*.py"))
+    assert names == sorted(set(names))  # pytest would read the first one only
+
+
 def test_the_product_does_not_know_the_folder_beside_the_checkout():
     assert [name for name, text in tracked("sedflow", "workflow") if "../shared" in text] == []
 
