@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import io
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +45,25 @@ def recordings(folder) -> list[Path]:
     """Audio files below a folder, in order of path; hidden ones (macOS lays a ``._dog.wav`` beside files) are none."""
     found = Path(folder).rglob("*")
     return sorted(path for path in found if path.suffix.lower() in AUDIO_SUFFIXES and not path.name.startswith("."))
+
+
+def listing(folders: Iterable[str]) -> str:
+    """Digest of the names and sizes of the recordings below folders: no file is opened, so a dry run can ask.
+
+    Raises
+    ------
+    AudioError    a link to a recording that is not there
+    """
+    found = [
+        path for folder in map(Path, folders) for path in folder.rglob("*") if path.suffix.lower() in AUDIO_SUFFIXES
+    ]
+    for path in found:
+        if not path.exists():
+            raise AudioError(
+                f"{path}: a link to a recording that is not there; bring it back (a missing disk?) or delete the link"
+            )
+    rows = sorted(f"{path.as_posix()} {path.stat().st_size}" for path in found)
+    return hashlib.sha256("\n".join(rows).encode()).hexdigest()[:16]
 
 
 def info(path) -> AudioInfo:

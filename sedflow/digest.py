@@ -15,7 +15,6 @@ from pathlib import Path
 
 from sedflow import audio, plugins
 from sedflow.download import pretrained
-from sedflow.events import AUDIO_SUFFIXES
 
 PACKAGE = Path(__file__).parent
 STEPS = PACKAGE / "steps.py"
@@ -46,25 +45,6 @@ def modules(command: str, used: Iterable[tuple[str, str]] = ()) -> list[Path]:
     return _reached([*_commands()[command], *(plugins.source_file(family, name) for family, name in used)])
 
 
-def listing(folders: Iterable[str]) -> str:
-    """Digest of the names and sizes of the recordings below folders: no file is opened, so a dry run can ask.
-
-    Raises
-    ------
-    SettingsError    a link to a recording that is not there
-    """
-    found = [
-        path for folder in map(Path, folders) for path in folder.rglob("*") if path.suffix.lower() in AUDIO_SUFFIXES
-    ]
-    for path in found:
-        if not path.exists():
-            raise plugins.SettingsError(
-                f"{path}: a link to a recording that is not there; bring it back (a missing disk?) or delete the link"
-            )
-    rows = sorted(f"{path.as_posix()} {path.stat().st_size}" for path in found)
-    return hashlib.sha256("\n".join(rows).encode()).hexdigest()[:16]
-
-
 def weights_file(name: str) -> str:
     """Where weights that a page names lie: a path is a file of the user's, other names are of data/pretrained.yaml."""
     return name if {"/", "."} & set(str(name)) else f"models/pretrained/{name}.pt"
@@ -89,9 +69,9 @@ def weights(name: str) -> str:
 
 
 def weights_content(name: str) -> str:
-    """What decides on the bytes of weights that a page names: their sum or, while nobody knows it, their address."""
-    entry = pretrained().get(name)
-    return entry["sha256"] or entry["url"] if entry else weights(name)
+    """What decides on the bytes of official weights: their sum or, while nobody knows it, their address."""
+    entry = pretrained()[name]
+    return entry["sha256"] or entry["url"]
 
 
 @functools.cache  # a plan asks for every encoder of every page

@@ -6,7 +6,7 @@ import hashlib
 from pathlib import Path
 
 from sedflow import digest, plan
-from sedflow.audio import sha256
+from sedflow.audio import recordings, sha256
 from sedflow.params import SettingsError, System
 
 STAGES = ("frozen", "finetune")
@@ -43,13 +43,20 @@ def own_data(system: System) -> str:
     return "".join(lines)
 
 
+def raw_is_there(system: System) -> bool:
+    """Whether the folders are there that the system's corpora are read from: a clone has the clips alone."""
+    paths = [spec["path"] for spec in plan.corpora(system).values() if spec.get("path")]
+    folders = [Path(folder) for path in paths for folder in ([path] if isinstance(path, str) else path)]
+    return all(recordings(folder) for folder in folders)
+
+
 def check_own_data(system: System, noted: Path) -> None:
     """Refuse to work within ``dvc repro`` on recordings or tables that changed since DVC noted them.
 
     DVC cannot watch a folder that a page names: the digests that its first stage writes speak for it, and DVC runs that
     stage again for changed code or settings alone.
     """
-    if noted.is_file() and not noted.read_text(encoding="utf-8").endswith(own_data(system)):
+    if raw_is_there(system) and noted.is_file() and not noted.read_text(encoding="utf-8").endswith(own_data(system)):
         raise SettingsError(
             f"recordings or label tables of {list(plan.corpora(system))} changed, which DVC does not see by itself: "
             "run `dvc repro --single-item --force code`, then `dvc repro`; or `snakemake`, then `sedflow sync record`"

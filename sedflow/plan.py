@@ -10,7 +10,7 @@ import functools
 from collections.abc import Iterator
 from pathlib import Path
 
-from sedflow import digest, plugins, postprocess, postprocess_checks, stage_plugins, systems
+from sedflow import audio, digest, plugins, postprocess, postprocess_checks, stage_plugins, systems
 from sedflow.features import cache_key
 from sedflow.params import PSEUDO, SettingsError, Shared, Stage, System, canonical
 from sedflow.yaml_text import read_yaml
@@ -157,12 +157,12 @@ def corpus_recordings(spec: dict) -> list[str]:
 def corpus_listing(spec: dict) -> str:
     """Digest of which recordings lie in the user's folders that a corpus is read from; none if it is downloaded."""
     folders = spec.get("path") or []
-    return digest.listing([folders] if isinstance(folders, str) else folders)
+    return audio.listing([folders] if isinstance(folders, str) else folders)
 
 
 def augment_listing(stage) -> str:
     """Digest of which recordings lie in the folders that a stage's augmentations read."""
-    return digest.listing(spec["folder"] for spec in stage.augment if "folder" in spec)
+    return audio.listing(spec["folder"] for spec in stage.augment if "folder" in spec)
 
 
 def run_folders(name: str, variant: str, system: System, seeds: list[int]) -> list[str]:

@@ -51,9 +51,11 @@ def check(spec: Mapping, objective: str = OBJECTIVES[0]) -> None:
 
 
 def _thresholds(kind: str, settings: Mapping) -> tuple[float, ...]:
-    """The thresholds that a candidate applies, step by step."""
-    own = (settings.get("threshold", 0.5),) if settings.get("name", kind) == "threshold" else ()
-    return own + tuple(value for step in settings.get("steps", ()) for value in _thresholds("", step))
+    """The thresholds of a candidate that change no PSDS: a ratio of scores behind one would not be the same."""
+    steps = settings.get("steps", [settings | {"name": settings.get("name", kind)}])
+    names = [step.get("name") for step in steps]
+    last_ratio = max((place for place, name in enumerate(names) if name in ("hysteresis", "csebbs")), default=-1)
+    return tuple(step.get("threshold", 0.5) for step in steps[last_ratio + 1 :] if step.get("name") == "threshold")
 
 
 def check_objective(kind: str, objective: str) -> None:

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import yaml
 
+from sedflow import followed, systems
 from sedflow.audio import sha256
 from sedflow.events import read_table
 from sedflow.files import write_text
@@ -118,8 +119,10 @@ def check() -> None:
 
 
 def _look_again() -> None:
-    """Note what code and the user's own data are now: DVC would ask for neither while settings stay."""
-    _run("dvc", "repro", "--single-item", "--force", "--quiet", "code")
+    """Note what code and, if it is here, the user's own data are now: DVC does not ask while settings stay."""
+    choices = yaml.safe_load(Path("params.yaml").read_text(encoding="utf-8"))
+    there = followed.raw_is_there(systems.sketch(choices["system"], choices["variant"]))
+    _run("dvc", "repro", "--single-item", *(["--force"] if there else []), "--quiet", "code")
 
 
 def _records() -> dict[str, float]:

@@ -23,8 +23,7 @@ import lightning
 import torch
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from sedflow import digest, plugins
-from sedflow.audio import sha256
+from sedflow import audio, plugins
 from sedflow.dataset import ClipSet
 from sedflow.detector import Detector, build_detector
 from sedflow.features import Cache
@@ -113,8 +112,8 @@ def run_digest(settings: dict, seed: int, files: list, classes: list[str]) -> st
     """
     stage = {key: value for key, value in settings["stage"].items() if key != "workers"}
     told = json.dumps(settings | {"stage": stage, "classes": classes}, sort_keys=True)
-    recordings = digest.listing(spec["folder"] for spec in stage.get("augment", ()) if "folder" in spec)
-    parts = [told, str(seed), recordings, *(sha256(path) for path in files if path is not None)]
+    recordings = audio.listing(spec["folder"] for spec in stage.get("augment", ()) if "folder" in spec)
+    parts = [told, str(seed), recordings, *(audio.sha256(path) for path in files if path is not None)]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 

@@ -13,10 +13,11 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
+from sedflow.audio import recordings
 from sedflow.clips import cut_events, write_clip
 from sedflow.corpora import Prepared
 from sedflow.download import DATA, DownloadError, fetch
-from sedflow.events import ClassSet, Clip, Event, LabelError, merge_events, parse_event, read_table
+from sedflow.events import ClassSet, Clip, Event, LabelError, clip_id, merge_events, parse_event, read_table
 from sedflow.files import replacing
 from sedflow.holdings import (
     Allowance,
@@ -58,7 +59,9 @@ class AudioSetStrong:
     sample_rate : int    of the clips that are written, Hz
     seconds : float    longest clip
     validation : int    so many training clips validate, chosen by the sum of their id; upstream validates on test
-    unlabeled : bool    all other clips in the folders train without labels (AudioSet Weak, for online distillation)
+    unlabeled : bool
+        All other clips in the folders that are named by YouTube id train without labels (AudioSet Weak, for online
+        distillation).
     exclude : str    table with the column ``filename``: clips that are left out because another corpus tests on them
     shards : int    jobs
     allow_missing : int, dict    so many clips may be absent: of ``train``, or by set ({train: 90, eval: 3})
@@ -147,8 +150,8 @@ class AudioSetStrong:
 
     def _write(self, holding: Holding, source: str, audio: Path) -> Clip:
         out = audio / source / f"Y{holding.clip}.flac"
-        recordings = (f"youtube/{video(holding.clip)}",)
-        return write_clip(holding.path, out, source, self.sample_rate, 0.0, self.seconds, recordings)
+        told = (f"youtube/{video(holding.clip)}",)
+        return write_clip(holding.path, out, source, self.sample_rate, 0.0, self.seconds, told)
 
     def _others(self, used: set[str]) -> list[Holding]:
         """Recordings of videos that no table names."""
@@ -160,6 +163,9 @@ class AudioSetStrong:
                 "add AudioSet's other clips to them, or set the share of `unlabeled` to 0 and `unlabeled: false`"
             )
         log.info("%d clips beside those of the tables train without labels", len(others))
+        files = [path for folder in self.folders for path in recordings(folder)]
+        if strange := [path.name for path in files if not told_videos(clip_id(path.name))]:
+            log.warning("%d recordings are left out, no video is told by their names: %s", len(strange), strange[:3])
         return others
 
     def _fetch_table(self, table: str, out: Path, mirror: Path | None) -> None:

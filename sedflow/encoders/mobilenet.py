@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from sedflow.frames import FrameGrid
 from sedflow.frontend import LogMel
 from sedflow.layers import at_least_float32
 from sedflow.official import all_tensors, unwrapped
@@ -210,9 +211,9 @@ class MobileNet(nn.Module):
         """(batch, samples) → what the network reads, (batch, bands, time)."""
         return self.front_end(checked(waveform, self.sample_rate) * self.gain)
 
-    def from_log_mel(self, log_mel: torch.Tensor, frames: int) -> torch.Tensor:
+    def from_log_mel(self, log_mel: torch.Tensor, seconds: float) -> torch.Tensor:
         """What the network reads (batch, bands, time) → (batch, frames, dim)."""
-        return completed(self.embed(log_mel), frames)
+        return completed(self.embed(log_mel), FrameGrid(self.frame_rate).frames(seconds))
 
     def embed(self, mel: torch.Tensor) -> torch.Tensor:
         """Log mel (batch, bands, time) → (batch, frames, dim)."""

@@ -222,3 +222,16 @@ def test_every_recording_of_the_mirror_is_whole(mirror_dir):
     files = sorted((mirror_dir / "esc10").rglob("*.ogg"))
     assert len(files) == 320
     assert all(3 < audio.info(path).seconds < 8 for path in files)
+
+
+def test_a_listing_follows_names_and_sizes_and_names_a_link_that_leads_nowhere(tmp_path):
+    for name in ("one.wav", "two.flac", "notes.txt"):
+        (tmp_path / name).write_bytes(b"four")
+    before = audio.listing([str(tmp_path)])
+    (tmp_path / "notes.txt").write_bytes(b"longer")
+    assert audio.listing([str(tmp_path)]) == before
+    (tmp_path / "two.flac").write_bytes(b"longer")
+    assert audio.listing([str(tmp_path)]) != before
+    (tmp_path / "three.wav").symlink_to(tmp_path / "gone.wav")
+    with pytest.raises(audio.AudioError, match=r"three\.wav: a link to a recording that is not there; bring it back"):
+        audio.listing([str(tmp_path)])

@@ -3,7 +3,6 @@
 import pytest
 
 from sedflow import digest
-from sedflow.plugins import SettingsError
 
 
 def names(command, used=()):
@@ -18,6 +17,10 @@ def test_a_command_depends_on_the_plugins_its_settings_name_and_on_no_others():
     found = names("score", [("encoders", "mobilenet"), ("sequence", "bigru")])
     assert {"encoders/mobilenet.py", "encoders/__init__.py", "sequence/bigru.py", "frontend.py"} <= found
     assert "sequence/transformer.py" not in found
+
+
+def test_training_does_not_depend_on_what_fetches_files():
+    assert not {"download.py", "unpack.py", "digest.py"} & names("train")
 
 
 def test_metrics_do_not_depend_on_the_network():
@@ -40,19 +43,6 @@ def test_a_report_depends_on_the_templates_of_its_page_and_training_does_not():
 def test_an_unknown_command_is_an_error():
     with pytest.raises(KeyError, match="tarin"):
         digest.modules("tarin")
-
-
-def test_a_listing_follows_names_and_sizes_and_names_a_link_that_leads_nowhere(tmp_path):
-    for name in ("one.wav", "two.flac", "notes.txt"):
-        (tmp_path / name).write_bytes(b"four")
-    before = digest.listing([str(tmp_path)])
-    (tmp_path / "notes.txt").write_bytes(b"longer")
-    assert digest.listing([str(tmp_path)]) == before
-    (tmp_path / "two.flac").write_bytes(b"longer")
-    assert digest.listing([str(tmp_path)]) != before
-    (tmp_path / "three.wav").symlink_to(tmp_path / "gone.wav")
-    with pytest.raises(SettingsError, match=r"three\.wav: a link to a recording that is not there; bring it back"):
-        digest.listing([str(tmp_path)])
 
 
 @pytest.mark.parametrize(

@@ -49,6 +49,16 @@ def test_features_of_a_long_clip_are_read_in_windows_as_its_waveform_is(name, se
 
 
 @torch.no_grad()
+def test_features_of_a_clip_become_as_many_frames_as_its_seconds_are():
+    encoder = built("mobilenet")
+    log_mel = encoder.log_mel(noise(10 * RATE))
+    assert encoder.from_log_mel(log_mel, 10.0).shape[1] == 250
+    assert encoder.from_log_mel(log_mel, 10.03).shape[1] == 251
+    with pytest.raises(ValueError, match="longer than the encoder reads in one piece"):
+        encoder.from_log_mel(log_mel, 15.0)
+
+
+@torch.no_grad()
 def test_of_a_clips_frames_one_may_be_missing_and_no_more():
     embeddings = torch.randn(1, 250, 4)
     assert completed(embeddings, 251).shape == (1, 251, 4)

@@ -146,6 +146,7 @@ def test_code_that_dvc_follows_is_what_snakemake_follows():
 
 def test_labels_and_recordings_of_ones_own_are_followed_too_and_work_on_changed_ones_is_refused(tmp_path):
     (tmp_path / "audio").mkdir()
+    (tmp_path / "audio/a.wav").write_bytes(b"RIFF")
     rows = "".join(f"{name}.wav\t1\t2\tRobin\n" for name in "abcde")
     (tmp_path / "strong.tsv").write_text("filename\tonset\toffset\tevent_label\n" + rows)
     system = SYSTEM.model_copy(update={"corpora": [{"name": "folder", "path": str(tmp_path), "as": "birds"}]})
@@ -158,6 +159,9 @@ def test_labels_and_recordings_of_ones_own_are_followed_too_and_work_on_changed_
         with pytest.raises(SettingsError, match=r"tables of \['birds'\] changed.* --force code"):
             followed.check_own_data(system, noted)
         noted.write_text(followed.code_digests(system)["data"])
+    followed.check_own_data(system, noted)
+    noted.write_text("birds 0000000000000000\n")
+    shutil.rmtree(tmp_path / "audio")  # a clone without recordings has nothing to say
     followed.check_own_data(system, noted)
 
 

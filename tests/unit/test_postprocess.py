@@ -287,3 +287,8 @@ def test_a_page_may_name_any_post_processor_and_what_to_try(spec):
 def test_a_page_that_names_what_does_not_exist_is_refused(spec, words):
     with pytest.raises(PostprocessError, match=words):
         postprocess_checks.check(spec)
+
+
+def test_thresholds_before_a_step_that_takes_ratios_of_scores_may_differ():
+    steps = [[{"name": "threshold", "threshold": t}, {"name": "hysteresis", "ratio": 0.5}] for t in (0.3, 0.4)]
+    postprocess_checks.check({"name": "chain", "candidates": [{"steps": of_one} for of_one in steps]})

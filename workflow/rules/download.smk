@@ -1,4 +1,9 @@
 # Raw files and official weights: from the mirror (SEDFLOW_MIRROR) or else from the net, verified.
+import re
+
+from sedflow.download import pretrained
+
+
 localrules:
     download,
     weights,
@@ -35,6 +40,8 @@ rule download:
 rule weights:
     output:
         update("models/pretrained/{name}.pt"),
+    wildcard_constraints:
+        name="|".join(map(re.escape, pretrained())),
     log:
         "logs/weights/{name}.log",
     benchmark:
