@@ -40,12 +40,12 @@ rule download:
 rule weights:
     output:
         update("models/pretrained/{name}.pt"),
-    wildcard_constraints:
-        name="|".join(map(re.escape, pretrained())),
     log:
         "logs/weights/{name}.log",
     benchmark:
         "logs/benchmarks/weights/{name}.tsv"
+    wildcard_constraints:
+        name="|".join(map(re.escape, pretrained())),
     params:
         name="{name}",
         content=lambda wildcards: digest.weights_content(wildcards.name),
