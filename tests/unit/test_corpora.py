@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import unicodedata
+from pathlib import Path
 
 import corpus_folders
 import numpy as np
@@ -18,6 +19,7 @@ from sedflow.collect import LeakError, collect, write_shard
 from sedflow.corpora import read_pieces, write_pieces
 from sedflow.corpora.esc10 import ESC10
 from sedflow.corpora.maestro import Maestro
+from sedflow.download import read_sums
 from sedflow.events import Event, LabelError, read_clips, read_events, read_weak
 from sedflow.manifests import PUBLIC
 
@@ -494,6 +496,7 @@ def test_digital_silence_in_two_splits_is_no_copy(own, tmp_path):
     copied(own, path.name, "copy.wav")
     (own / "unlabeled.tsv").write_text("filename\nwild 0.ogg\ncopy.wav\n")
     check(own, tmp_path)
+    assert {path.name, "copy.wav"} <= listed(tmp_path)
 
 
 def test_a_copy_that_a_split_tears_apart_is_refused_until_both_are_one_recording(own, tmp_path):
@@ -519,6 +522,12 @@ def test_two_copies_may_train(own, tmp_path):
     copied(own, "weak 1.flac", "copy.flac")
     add(own, "weak.tsv", "copy.flac\tdog")
     check(own, tmp_path)
+    assert {"weak 1.flac", "copy.flac"} <= listed(tmp_path)
+
+
+def listed(folder):
+    """File names in the list of raw files."""
+    return {Path(row["path"]).name for row in read_sums(folder / "raw" / "files.tsv")}
 
 
 @pytest.mark.parametrize(("content", "message"), [(b"", "zero bytes"), (b"RIFF", "not readable as audio")])

@@ -292,3 +292,5 @@ def test_a_page_that_names_what_does_not_exist_is_refused(spec, words):
 def test_thresholds_before_a_step_that_takes_ratios_of_scores_may_differ():
     steps = [[{"name": "threshold", "threshold": t}, {"name": "hysteresis", "ratio": 0.5}] for t in (0.3, 0.4)]
     postprocess_checks.check({"name": "chain", "candidates": [{"steps": of_one} for of_one in steps]})
+    with pytest.raises(PostprocessError, match="the candidates differ in theirs"):
+        postprocess_checks.check({"name": "chain", "candidates": [{"steps": of_one[::-1]} for of_one in steps]})
