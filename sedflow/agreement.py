@@ -91,6 +91,6 @@ def _event_faults(scores, truth, durations):
     return [
         *_fault(strangers, f"events have labels outside {sorted(classes)}", "Drop them or give the class list aliases"),
         *_fault(empty, "events do not last from a time ≥ 0 to a later one", "Correct the labels"),
-        *_fault(beyond, "events end behind their clip", "Correct the labels or the durations"),
+        *_fault(beyond, "events end after their clip", "Correct the labels or the durations"),
         *_fault(crowded, "events overlap or touch one of their class", "Join them (sedflow.events.merge_events)"),
     ]

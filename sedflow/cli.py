@@ -25,7 +25,7 @@ commands.add_typer(steps)
 
 
 def app() -> None:
-    """Run a command; an error that sedflow foresaw is one message and exit code 1, without a traceback."""
+    """Run a command; an expected error gives one message and exit code 1, without a traceback."""
     try:
         commands()
     except (ValueError, RuntimeError, OSError) as error:
@@ -38,7 +38,7 @@ def app() -> None:
 
 
 def _to_write(path: Path | None) -> Path | None:
-    """Refuse, before anything is computed, a file that could not be written at the end."""
+    """Refuse an output path that cannot be written, before anything is computed."""
     if path is not None and path.is_dir():
         raise typer.BadParameter(f"{path} is a folder; name a file to write")
     if path is not None and (files := [parent for parent in path.parents if parent.is_file()]):
@@ -48,19 +48,26 @@ def _to_write(path: Path | None) -> Path | None:
 
 @commands.command()
 def evaluate(  # noqa: PLR0913
-    scores: Annotated[Path, typer.Argument(help=".parquet, or a folder of TSV files as sed_scores_eval writes them")],
-    truth: Annotated[Path, typer.Argument(help="TSV, or Audacity labels or Raven tables: one file, or a folder")],
-    durations: Annotated[Path | None, typer.Argument(help="TSV: filename duration; else as long as scored")] = None,
-    threshold: Annotated[float, typer.Option(help="of the F1 scores and the error rate")] = 0.5,
-    classes: Annotated[str | None, typer.Option(help="judge these only: a file of data/classes, or a,b,c")] = None,
+    scores: Annotated[
+        Path, typer.Argument(help="a .parquet file, or a folder of TSV files as written by sed_scores_eval")
+    ],
+    truth: Annotated[Path, typer.Argument(help="a TSV, Audacity labels or Raven tables; one file or a folder")],
+    durations: Annotated[
+        Path | None, typer.Argument(help="TSV: filename duration; default: as long as the scores")
+    ] = None,
+    threshold: Annotated[float, typer.Option(help="decision threshold for the F1 scores and the error rate")] = 0.5,
+    classes: Annotated[str | None, typer.Option(help="evaluate only these: a file in data/classes, or a,b,c")] = None,
     drop_silent_clips: Annotated[bool, typer.Option(help="leave out clips without events")] = False,
-    psds: Annotated[list[str], typer.Option(help="one more: name:dtc=0.5,gtc=0.5,max_efpr=50")] = [],  # noqa: B006
-    intervals: Annotated[int, typer.Option(min=0, help="bootstrap draws for confidence intervals, say 1000")] = 0,
-    clips: Annotated[Path | None, typer.Option(help="clips.tsv: those of one recording are drawn together")] = None,
+    psds: Annotated[
+        list[str],
+        typer.Option(help="add a PSDS with other parameters, e.g. name:dtc=0.5,gtc=0.5,max_efpr=50; repeatable"),
+    ] = [],  # noqa: B006
+    intervals: Annotated[int, typer.Option(min=0, help="bootstrap draws for confidence intervals, e.g. 1000")] = 0,
+    clips: Annotated[Path | None, typer.Option(help="clips.tsv: clips of one recording are drawn together")] = None,
     windows: Annotated[bool, typer.Option(help="join windows <recording>-<onset>-<offset> first (MAESTRO)")] = False,
     out: Annotated[Path | None, typer.Option(help="metrics.json", callback=_to_write)] = None,
 ):
-    """Judge SCORES against the true events, and print a table."""
+    """Evaluate SCORES against the true events and print a table."""
     from sedflow import judge_files, metric_table
     from sedflow.evaluation import Rules
     from sedflow.files import write_json
@@ -76,27 +83,29 @@ def evaluate(  # noqa: PLR0913
 
 @commands.command()
 def compare(
-    systems: Annotated[list[Path], typer.Argument(help="models/<system>/<variant>/<stage>[/seed<k>], or scores")],
-    manifests: Annotated[Path | None, typer.Option(help="data/manifests/<corpus>; else the runs' own")] = None,
-    truth: Annotated[Path | None, typer.Option(help="true events, where there are no manifests")] = None,
-    durations: Annotated[Path | None, typer.Option(help="TSV: filename duration; else as long as scored")] = None,
+    systems: Annotated[list[Path], typer.Argument(help="models/<system>/<variant>/<stage>[/seed<k>], or score files")],
+    manifests: Annotated[Path | None, typer.Option(help="data/manifests/<corpus>; default: those of the runs")] = None,
+    truth: Annotated[Path | None, typer.Option(help="true events, if there are no manifests")] = None,
+    durations: Annotated[
+        Path | None, typer.Option(help="TSV: filename duration; default: as long as the scores")
+    ] = None,
     split: Literal["test", "validation"] = "test",
-    draws: Annotated[int, typer.Option(min=1, help="of the bootstrap over recordings")] = 1000,
+    draws: Annotated[int, typer.Option(min=1, help="bootstrap draws over recordings")] = 1000,
     out: Annotated[Path | None, typer.Option(help="page.html or table.json", callback=_to_write)] = None,
 ):
-    """Judge SYSTEMS on the same clips, and say which differences to the first are significant."""
+    """Evaluate SYSTEMS on the same clips and show which differences from the first are significant."""
     from sedflow import compare_files
 
     if manifests and truth:
         raise typer.BadParameter("give --manifests or --truth, not both")
     if durations and not truth:
-        raise typer.BadParameter("--durations goes with --truth; manifests have the durations of their clips")
+        raise typer.BadParameter("--durations needs --truth; manifests already contain the durations of their clips")
     compare_files.compare_files(systems, compare_files.Clips(manifests, truth, durations, split), draws, out)
 
 
 @commands.command()
 def summary(system: str):
-    """Print the metrics of a finished system and where its report lies."""
+    """Print the metrics of a finished system and the path of its report."""
     from sedflow.report import print_summary
 
     print_summary(Path("models") / system / "report" / "metrics.json")
@@ -107,7 +116,8 @@ def detect(
     audio: Path,
     checkpoint: Annotated[Path, typer.Option(help="detector.safetensors of a finished run")],
     out: Annotated[
-        Path | None, typer.Option(help="file to write, for audacity and raven a folder or ….txt; a TSV is printed")
+        Path | None,
+        typer.Option(help="output file (for audacity and raven also a folder); a TSV is printed without it"),
     ] = None,
     format: Literal["tsv", "json", "audacity", "raven", "picture"] = "tsv",
 ):
@@ -118,9 +128,9 @@ def detect(
     if not (format in ("audacity", "raven") and out and out.is_dir()):
         _to_write(out)
     if format == "picture" and (out is None or out.suffix not in PICTURES):
-        raise typer.BadParameter(f"a picture needs --out, a file that ends in one of {', '.join(PICTURES)}")
+        raise typer.BadParameter(f"a picture needs --out, a file name ending in one of {', '.join(PICTURES)}")
     if format != "tsv" and out is None:
-        raise typer.BadParameter(f"{format} needs --out, where to write it; without it a TSV is printed")
+        raise typer.BadParameter(f"{format} needs --out; only a TSV is printed")
     events = detect(audio, checkpoint)
     if format == "picture":
         return draw_recording(out, audio, events)
@@ -133,7 +143,7 @@ def detect(
 
 @commands.command()
 def inspect(checkpoint: Path):
-    """Say what a checkpoint holds, ours or an official one; nothing in it is run."""
+    """Describe a checkpoint, ours or an official one, without executing anything in it."""
     from sedflow.convert import describe
 
     print(describe(checkpoint))
@@ -142,12 +152,13 @@ def inspect(checkpoint: Path):
 @commands.command()
 def convert(
     checkpoint: Annotated[Path, typer.Argument(help="official checkpoint")],
-    out: Annotated[Path, typer.Argument(help="….safetensors to write", callback=_to_write)],
+    out: Annotated[Path, typer.Argument(help="output file, ….safetensors", callback=_to_write)],
     classes: Annotated[
-        Path | None, typer.Option(help="names of the classes, one per line, in the file's order")
+        Path | None, typer.Option(help="class names, one per line, in the order of the checkpoint")
     ] = None,
     settings: Annotated[
-        dict | None, typer.Option(parser=settings_with(), help='what tensors do not tell: {"heads": 4, "pooling": …}')
+        dict | None,
+        typer.Option(parser=settings_with(), help='what the tensors do not show: {"heads": 4, "pooling": …}'),
     ] = None,
 ):
     """Write an official checkpoint as safetensors with a specification: a detector, or an encoder for `weights:`."""
@@ -158,7 +169,7 @@ def convert(
 
 @commands.command()
 def doctor():
-    """Say whether this machine is fit to run the pipeline."""
+    """Check whether this machine can run the pipeline."""
     from sedflow import doctor
 
     findings = list(doctor.diagnose())
@@ -168,10 +179,10 @@ def doctor():
 
 @commands.command()
 def sync(what: Literal["record", "adopt", "check"]):
-    """Keep the ledgers of Snakemake and DVC telling one story.
+    """Keep the records of Snakemake and DVC consistent.
 
-    record: after a bare snakemake run, tell DVC. adopt: after a checkout, clone or pull, tell Snakemake.
-    check: is there nothing left to do for either?
+    record: update DVC after a plain snakemake run. adopt: update Snakemake after a checkout, clone or pull.
+    check: verify that neither has anything left to do.
     """
     from sedflow import sync
 

@@ -92,7 +92,7 @@ def find_leaks(clips: list[Clip], soundbank: Path | None = None) -> dict:
     if leaks:
         listed = "\n  ".join(leaks[:20])
         raise LeakError(
-            f"{len(leaks)} sounds stand in more than one split; move or remove them (if they come from two corpora, "
+            f"{len(leaks)} sounds appear in more than one split; move or remove them (if they come from two corpora, "
             f"name them in the `exclude` table of the one that trains on them, desed or audioset_strong):\n  {listed}"
         )
     sums = Counter((_split(clip.source), clip.sha256) for clip in clips)

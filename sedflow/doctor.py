@@ -176,12 +176,12 @@ def disk(folder: str = ".") -> Iterable[Finding]:
 
 
 def mirror() -> Iterable[Finding]:
-    """The folder of raw corpora and weights that is asked before the network."""
+    """The folder of raw corpora and weights that is searched before downloading."""
     path = os.environ.get("SEDFLOW_MIRROR", "")
     if not path:
         yield Finding("mirror", "note", "SEDFLOW_MIRROR is not set: downloads come from the network")
     elif not Path(path).is_dir():
-        yield Finding("mirror", "problem", f"SEDFLOW_MIRROR={path} is no folder", "set it right, or unset it")
+        yield Finding("mirror", "problem", f"SEDFLOW_MIRROR={path} is not a folder", "correct it, or unset it")
     else:
         holds = [f"{part.name} ({_files(part)} files)" for part in sorted(Path(path).iterdir()) if part.is_dir()]
         yield Finding("mirror", "ok" if holds else "note", f"{path}: {', '.join(holds) or 'empty'}")

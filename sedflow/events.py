@@ -231,7 +231,7 @@ def read_weak(path, classes: ClassSet | None = None) -> dict[str, tuple[str, ...
         found = tuple(part.strip() for part in row["event_labels"].split(",") if part.strip())
         if clip_id(row["filename"]) in labels:
             raise LabelError(
-                f"{path}:{number}: {row['filename']!r} stands in the file twice; join its labels with commas"
+                f"{path}:{number}: {row['filename']!r} appears twice in the file; join its labels with commas"
             )
         if classes is not None:
             found = (parse_label(path, number, label, classes) for label in found)
@@ -260,7 +260,7 @@ def read_durations(path) -> dict[str, float]:
                 f"{path}:{number}: duration {row['duration']!r} of {row['filename']!r} must be a positive number"
             )
         if clip_id(row["filename"]) in durations:
-            raise LabelError(f"{path}:{number}: {row['filename']!r} stands in the file twice")
+            raise LabelError(f"{path}:{number}: {row['filename']!r} appears twice in the file")
         durations[clip_id(row["filename"])] = seconds
     return durations
 

@@ -142,7 +142,7 @@ def _criteria(text: str) -> tuple[str, Criteria]:
         return name.strip(), Criteria(**numbers)
     except (ValueError, TypeError) as error:
         raise EvaluationError(
-            f"{text!r} is no PSDS ({error}); write name:dtc=0.5,gtc=0.5,… with any of {', '.join(known)}"
+            f"{text!r} is not a valid PSDS ({error}); write name:dtc=0.5,gtc=0.5,… with any of {', '.join(known)}"
         ) from None
 
 

@@ -26,7 +26,7 @@ def parse_window(clip: str) -> tuple[str, float, float]:
     """Recording, onset and offset (seconds) of a window's name."""
     parts = _WINDOW.fullmatch(clip)
     if not parts or int(parts["offset"]) <= int(parts["onset"]):
-        raise ScoreError(f"{clip!r} is no window; expected <recording>-<onset in 1/100 s>-<offset in 1/100 s>")
+        raise ScoreError(f"{clip!r} is not a window; expected <recording>-<onset in 1/100 s>-<offset in 1/100 s>")
     return parts["recording"], int(parts["onset"]) / 100, int(parts["offset"]) / 100
 
 

@@ -252,7 +252,7 @@ def _read_tsv(file: Path) -> Scores:
     except ValueError as error:  # no header, a row with other cells than it, a cell that is no number, another encoding
         raise ScoreError(f"{file}: not a table of numbers ({error}); write it again with `sedflow score`") from None
     if len(set(header)) < len(header):
-        raise ScoreError(f"{file}: a column stands in the header twice: {header}; rename or delete it")
+        raise ScoreError(f"{file}: a column appears twice in the header: {header}; rename or delete it")
     missing = [name for name in TIME_COLUMNS if name not in table.columns]
     if missing or len(table.columns) < 3 or not len(table):
         raise ScoreError(

@@ -1,7 +1,7 @@
 """The commands of the workflow's rules, one per rule. Paths in, paths out, no logic.
 
 A command imports what it needs in its own body: ``sedflow --help`` is quick, and ``digest.py`` reads from these
-imports what code a rule depends on.
+imports which code a rule depends on.
 """
 
 from __future__ import annotations
@@ -17,17 +17,19 @@ steps = typer.Typer()
 
 
 def settings_with(*names: str) -> Callable[[str], dict]:
-    """How settings with these names are read from JSON; what lacks one is refused."""
+    """Return a parser of JSON settings that refuses input without one of these names."""
 
     def read(text: str) -> dict:
         try:
             settings = json.loads(text)
         except json.JSONDecodeError as error:
-            raise typer.BadParameter(f"{text!r} is no JSON: {error}") from None
+            raise typer.BadParameter(f"{text!r} is not valid JSON: {error}") from None
         if not isinstance(settings, dict):
-            raise typer.BadParameter(f"{text!r} is no JSON object; write {{name: value, …}} with quotes round names")
+            raise typer.BadParameter(
+                f"{text!r} is not a JSON object; write {{name: value, …}} with quotes around the names"
+            )
         if missing := [name for name in names if name not in settings]:
-            raise typer.BadParameter(f"{text!r} lacks {missing}; a system's page has them")
+            raise typer.BadParameter(f"{text!r} lacks {missing}; see the system's page")
         return settings
 
     return read
@@ -35,7 +37,7 @@ def settings_with(*names: str) -> Callable[[str], dict]:
 
 Json = Annotated[dict, typer.Argument(parser=settings_with(), metavar="JSON", help="settings as JSON")]
 Manifests = Annotated[list[Path], typer.Option(help="data/manifests/<corpus>; once per corpus")]
-Mirror = Annotated[Path | None, typer.Option(envvar="SEDFLOW_MIRROR", help="folder that is asked before the net")]
+Mirror = Annotated[Path | None, typer.Option(envvar="SEDFLOW_MIRROR", help="folder searched before downloading")]
 Out = Annotated[Path, typer.Option(help="file or folder to write")]
 Checkpoint = Annotated[Path, typer.Option(help="….safetensors")]
 
@@ -76,7 +78,7 @@ def prepare(corpus: Json, raw: Path, audio: Path, shard: Annotated[int, typer.Op
 
 @steps.command()
 def collect(corpus: Json, manifests: Path):
-    """Join the shards of a corpus, check them, and prove that nothing leaks from test into training."""
+    """Join the shards of a corpus, check them, and verify that nothing leaks from test into training."""
     from sedflow import plugins
     from sedflow.collect import collect
 
@@ -89,7 +91,7 @@ def collect(corpus: Json, manifests: Path):
 
 @steps.command()
 def inventory(out: Out, files: Annotated[list[Path], typer.Argument()] = []):  # noqa: B006
-    """List files with their sha256: what DVC compares instead of folders that several systems share."""
+    """List files with their sha256: DVC compares this list instead of folders that several systems share."""
     from sedflow.audio import sha256
     from sedflow.events import write_table
 
@@ -117,14 +119,14 @@ def train(  # noqa: PLR0913 (one rule's inputs)
     settings: Json,
     seed: Annotated[int, typer.Option()],
     manifests: Manifests,
-    work: Annotated[Path, typer.Option(help="folder of the resume state")],
+    work: Annotated[Path, typer.Option(help="folder for the resume state")],
     out: Out,
     features: Annotated[list[str], typer.Option(help="encoder=cache folder")] = [],  # noqa: B006
     weights: Annotated[list[str], typer.Option(help="encoder=file")] = [],  # noqa: B006
     pseudo_labels: Annotated[list[Path], typer.Option(help="….npy; once per source")] = [],  # noqa: B006
     start_from: Path | None = None,
 ):
-    """Train one stage with one seed; given again after an interruption, it goes on where it was."""
+    """Train one stage with one seed; after an interruption, the same command resumes it."""
     from sedflow.train import train
 
     train(settings, seed, manifests, _by_encoder(features), _by_encoder(weights), start_from, work, out,
@@ -136,9 +138,11 @@ def score(
     checkpoint: Checkpoint,
     out: Out,
     folder: Annotated[Path | None, typer.Argument(help="audio files of any rate and length")] = None,
-    raw: Annotated[bool, typer.Option(help="without the detector's own post-processing")] = False,
+    raw: Annotated[bool, typer.Option(help="skip the detector's own post-processing")] = False,
     manifests: Manifests = [],  # noqa: B006
-    network: Annotated[str | None, typer.Option(help="student or teacher; else a finished detector's own")] = None,
+    network: Annotated[
+        str | None, typer.Option(help="student or teacher; default: the one a finished detector contains")
+    ] = None,
 ):
     """Score a FOLDER of audio, or validation and test of a corpus (--manifests) with one --network of a checkpoint."""
     from sedflow.inference import score_folder, score_splits
@@ -148,7 +152,7 @@ def score(
     if folder is None and not (manifests and network):
         raise typer.BadParameter("give a folder of audio, or --manifests and --network")
     if folder is None and raw:
-        raise typer.BadParameter("--raw is for a folder of audio; scores of --manifests are never post-processed")
+        raise typer.BadParameter("--raw is for a folder of audio; scores for --manifests are never post-processed")
     if folder is not None:
         score_folder(folder, checkpoint, out, raw, network)
     else:
@@ -163,7 +167,7 @@ def score_source(
     network: Annotated[str, typer.Option()],
     out: Out,
 ):
-    """Write what one member of an ensemble says about the clips of a source, as logits."""
+    """Write the logits of one member of an ensemble for the clips of a source."""
     from sedflow import ensemble
 
     ensemble.score_source(checkpoint, network, clips, source, out)
@@ -198,7 +202,7 @@ def evaluate_run(
     roc: Annotated[Path, typer.Option()],
     out: Out,
 ):
-    """Judge test scores of a run's networks, before and after the post-processing that was tuned for them."""
+    """Evaluate the test scores of a run's networks, before and after their tuned post-processing."""
     from sedflow import files, judge
 
     metrics, curves = judge.evaluate_run(scores, manifests, json.loads(postprocess.read_text(encoding="utf-8")))
@@ -240,7 +244,7 @@ def comparison(settings: Json, runs: list[Path], out: Out):
 
 @steps.command()
 def code(system: str, variant: str, out: Out):
-    """Write digests of the code that each step of a system runs, for DVC to follow: comments do not count."""
+    """Write digests of the code that each step of a system runs, for DVC to track; comments do not count."""
     from sedflow import followed, systems
 
     page = systems.read_system(system, variant)

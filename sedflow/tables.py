@@ -49,7 +49,7 @@ def read_table(path, columns: Iterable[str]) -> list[tuple[int, dict[str, str]]]
         hint = "; it looks comma-separated, save it with tabs" if "," in lines[0][0] and len(header) == 1 else ""
         raise LabelError(f"{path}:1: no column {missing[0]!r}, the header has {header}{hint}")
     if twice := [column for column in columns if header.count(column) > 1]:
-        raise LabelError(f"{path}:1: column {twice[0]!r} stands in the header twice; delete one of them")
+        raise LabelError(f"{path}:1: column {twice[0]!r} appears twice in the header; delete one of them")
     rows = []
     for number, cells in enumerate(lines[1:], start=2):
         if not any(cell.strip() for cell in cells):

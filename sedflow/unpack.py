@@ -81,7 +81,7 @@ def _write(archive: Path, out: Path, members, most_bytes: int, most_files: int) 
             raise ArchiveError(f"{archive.name}: more than {most_files} files; refusing to unpack")
         target = out.joinpath(*path.parts)
         if target in written:
-            raise ArchiveError(f"{archive.name}: member {name!r} stands in it twice; refusing to unpack")
+            raise ArchiveError(f"{archive.name}: member {name!r} appears twice; refusing to unpack")
         target.parent.mkdir(parents=True, exist_ok=True)
         unfinished = target.with_name(target.name + ".part")
         with opened() as source, unfinished.open("wb") as file:

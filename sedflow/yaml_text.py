@@ -20,7 +20,7 @@ class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
         words = [key.value if isinstance(key, yaml.ScalarNode) else key for key in written]
         if twice := [key for place, key in enumerate(written) if words[place] in words[:place]]:
             raise yaml.constructor.ConstructorError(
-                None, None, f"{twice[0].value!r} stands there twice; delete one", twice[0].start_mark
+                None, None, f"{twice[0].value!r} appears twice; delete one", twice[0].start_mark
             )
         return super().construct_mapping(node, deep)
 

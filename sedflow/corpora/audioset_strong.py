@@ -165,7 +165,7 @@ class AudioSetStrong:
         log.info("%d clips beside those of the tables train without labels", len(others))
         files = [path for folder in self.folders for path in recordings(folder)]
         if strange := [path.name for path in files if not told_videos(clip_id(path.name))]:
-            log.warning("%d recordings are left out, no video is told by their names: %s", len(strange), strange[:3])
+            log.warning("%d recordings are left out, their names contain no YouTube id: %s", len(strange), strange[:3])
         return others
 
     def _fetch_table(self, table: str, out: Path, mirror: Path | None) -> None:

@@ -195,7 +195,7 @@ class Folder:
             for clip in of_source:
                 if first.setdefault(clip, source) != source:
                     raise LabelError(
-                        f"{self.path}: {clip!r} stands in {first[clip]} and in {source}; keep it in one table"
+                        f"{self.path}: {clip!r} appears in {first[clip]} and in {source}; keep it in one table"
                     )
         return labels
 

@@ -98,8 +98,8 @@ def test_options_that_cannot_be_are_refused_before_anything_is_read(words, said)
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["collect", "{name: demo", "manifests"], "'{name: demo' is no JSON"),
-        (["collect", "[1]", "manifests"], "'[1]' is no JSON object"),
+        (["collect", "{name: demo", "manifests"], "'{name: demo' is not valid JSON"),
+        (["collect", "[1]", "manifests"], "'[1]' is not a JSON object"),
         (["tune", "s", "--settings", '{"postprocess": {}}', "--manifests", "m", "--out", "o"], "lacks ['objective']"),
     ],
 )

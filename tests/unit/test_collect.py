@@ -112,7 +112,7 @@ def test_a_weak_label_with_a_comma_would_be_two(tmp_path):
 @pytest.mark.parametrize("source", ["validation", "test"])
 def test_audio_shared_with_training_fails_the_run(corpus, source):
     change(corpus, source, sha256="sum of weak_1")
-    with pytest.raises(LeakError, match=rf"1 sounds stand in more than one split.*\n.*{source} \({source}_0\)"):
+    with pytest.raises(LeakError, match=rf"1 sounds appear in more than one split.*\n.*{source} \({source}_0\)"):
         run(corpus)
     assert not (corpus[0] / "clips.tsv").exists()
 

@@ -44,8 +44,8 @@ def test_a_truth_without_rows_is_named_for_runs_too(stages, tmp_path):
     ("words", "said"),
     [
         (["--manifests", "data/manifests/demo", "--truth", "truth.tsv"], "--manifests or --truth, not both"),
-        (["--durations", "durations.tsv"], "--durations goes with --truth"),
-        (["--durations", "durations.tsv", "--manifests", "data/manifests/demo"], "--durations goes with --truth"),
+        (["--durations", "durations.tsv"], "--durations needs --truth"),
+        (["--durations", "durations.tsv", "--manifests", "data/manifests/demo"], "--durations needs --truth"),
     ],
 )
 def test_options_that_would_be_ignored_are_refused(words, said):

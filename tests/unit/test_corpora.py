@@ -193,7 +193,7 @@ def test_recordings_of_freesound_are_called_so_that_other_corpora_know_them(made
 def test_a_swapped_split_is_caught_by_the_leak_check(settings_of, tmp_path, mirror, monkeypatch):
     honest = ESC10._pool
     monkeypatch.setattr(ESC10, "_pool", lambda self, pieces, source: honest(self, pieces, "weak"))
-    with pytest.raises(LeakError, match="stand in more than one split"):
+    with pytest.raises(LeakError, match="appear in more than one split"):
         make(settings_of["esc10"], tmp_path, mirror)
 
 
@@ -381,7 +381,7 @@ STRONG = "filename\tonset\toffset\tevent_label\n"
         ("strong.tsv", STRONG + "clip 0.wav\t0\tinf\tdog\n", r"strong\.tsv:2: .*offset 'inf' must be finite"),
         ("strong.tsv", STRONG + "clip 0.wav\t0\tsoon\tdog\n", r"strong\.tsv:2: .*must be numbers in seconds"),
         ("strong.tsv", STRONG + "clip 0.wav\t0\t1\t\n", r"strong\.tsv:2: the event at 0.0 s has no label"),
-        ("weak.tsv", "filename\tevent_labels\nclip 0.wav\tdog\n", "'clip 0' stands in real_strong and in weak"),
+        ("weak.tsv", "filename\tevent_labels\nclip 0.wav\tdog\n", "'clip 0' appears in real_strong and in weak"),
         ("classes.txt", "dog\n", r"strong\.tsv:\d+: label 'cat' is not in the class list \['dog'\]"),
     ],
 )

@@ -225,7 +225,7 @@ def _late(given):
         (_late, r"another length: clip04 \(2.00–12.00 s scored, 12.00 s long"),
         (lambda g: g["truth"].update(clip02=[Event(1, 2, "cow")]), "labels outside .*clip02 1.000–2.000 cow"),
         (lambda g: g["truth"].update(clip02=[Event(2, 1, "dog")]), "do not last"),
-        (lambda g: g["truth"].update(clip02=[Event(9, 11, "dog")]), "end behind their clip: clip02 9.000–11.000 dog"),
+        (lambda g: g["truth"].update(clip02=[Event(9, 11, "dog")]), "end after their clip: clip02 9.000–11.000 dog"),
         (
             lambda g: g["truth"].update(clip02=[Event(1, 3, "dog"), Event(2, 4, "dog")]),
             "overlap or touch.*merge_events",

@@ -102,10 +102,10 @@ def test_any_psds_can_be_asked_for():
         "x:dtc=0.5,gtc=0.5,alpha_st=-1",
         "x:dtc=0.5,gtc=0.5,max_efpr=0",
     ):
-        with pytest.raises(EvaluationError, match=r"is no PSDS .*write name:dtc"):
+        with pytest.raises(EvaluationError, match=r"is not a valid PSDS .*write name:dtc"):
             read_criteria([text])
     for text, reason in (("dtc=0.5,gtc=0.5", "no name"), ("x:dtc=0.5", "gtc missing")):
-        with pytest.raises(EvaluationError, match=rf"is no PSDS \({reason}\)"):
+        with pytest.raises(EvaluationError, match=rf"is not a valid PSDS \({reason}\)"):
             read_criteria([text])
     with pytest.raises(EvaluationError, match="called 'psds1' already"):
         read_criteria(["psds1:dtc=0.5,gtc=0.5"])

@@ -263,7 +263,7 @@ def test_a_batch_outside_the_recommended_mix_is_warned_of_where_the_page_wants_i
         (
             ("comparison",),
             {"groups": {"all": ["default"]}, "seeds": [1, 2, 1]},
-            r"comparison\.seeds: 1 stands there twice",
+            r"comparison\.seeds: 1 appears twice",
         ),
         (
             ("comparison",),

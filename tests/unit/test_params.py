@@ -116,7 +116,7 @@ def test_a_key_that_stands_twice_is_refused_where_it_stands(tmp_path):
     page.write_text("a: &a {x: 1}\nb: &b {<<: *a, x: 2}\nc: {<<: *b, x: 3}\n")
     assert read_yaml(page)["c"] == {"x": 3}
     page.write_text("detector:\n  steps: 1\n  dropout: 0.5\n  steps: 2\n")
-    with pytest.raises(SettingsError, match=r"page\.yaml: not valid YAML: 'steps' stands there twice(?s:.*)line 4"):
+    with pytest.raises(SettingsError, match=r"page\.yaml: not valid YAML: 'steps' appears twice(?s:.*)line 4"):
         read_yaml(page)
 
 

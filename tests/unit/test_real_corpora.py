@@ -609,7 +609,7 @@ def test_a_video_that_one_corpus_trains_on_and_another_tests_on_is_found(tmp_pat
         write_clips(tmp_path / name / "clips.tsv", clips)
         write_events(tmp_path / name / f"{clips[0].source}.tsv", {clip.id: [] for clip in clips})
     folders = [tmp_path / "audioset", tmp_path / "desed"]
-    with pytest.raises(LeakError, match=r"(?s)1 sounds stand in more than one split.*`exclude`.*youtube/aaaaaaaaaa"):
+    with pytest.raises(LeakError, match=r"(?s)1 sounds appear in more than one split.*`exclude`.*youtube/aaaaaaaaaa"):
         read_manifests(folders, [audioset, desed])
 
 

@@ -17,7 +17,7 @@ def window(values, rate=4):
 def test_names_hold_the_recording_and_hundredths_of_a_second():
     assert parse_window("cafe-12_a-500-1500") == ("cafe-12_a", 5.0, 15.0)
     for name in ("cafe", "cafe-500", "cafe-500-500"):
-        with pytest.raises(ScoreError, match="is no window"):
+        with pytest.raises(ScoreError, match="is not a window"):
             parse_window(name)
 
 

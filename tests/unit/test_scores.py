@@ -126,7 +126,7 @@ def test_files_that_hold_no_scores_are_named(tmp_path, broken):
         ("", "not a table of numbers"),
         ("onset\toffset\tdog\n0\t1\thigh\n", "not a table of numbers .*high"),
         ("onset\toffset\tdog\n0\t1\t1\n1\t2\t1\t1\n", "not a table of numbers .*line 3"),
-        ("onset\toffset\tdog\tdog\n0\t1\t1\t1\n", "stands in the header twice"),
+        ("onset\toffset\tdog\tdog\n0\t1\t1\t1\n", "appears twice in the header"),
     ],
 )
 def test_tables_that_are_no_scores_are_named(tmp_path, content, said):
