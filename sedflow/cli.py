@@ -48,13 +48,9 @@ def _to_write(path: Path | None) -> Path | None:
 
 @commands.command()
 def evaluate(  # noqa: PLR0913
-    scores: Annotated[
-        Path, typer.Argument(help="a .parquet file, or a folder of TSV files as written by sed_scores_eval")
-    ],
+    scores: Annotated[Path, typer.Argument(help=".parquet, or a folder of TSV files as sed_scores_eval writes them")],
     truth: Annotated[Path, typer.Argument(help="a TSV, Audacity labels or Raven tables; one file or a folder")],
-    durations: Annotated[
-        Path | None, typer.Argument(help="TSV: filename duration; default: as long as the scores")
-    ] = None,
+    durations: Annotated[Path | None, typer.Argument(help="TSV: filename duration; default: length of scores")] = None,
     threshold: Annotated[float, typer.Option(help="decision threshold for the F1 scores and the error rate")] = 0.5,
     classes: Annotated[str | None, typer.Option(help="evaluate only these: a file in data/classes, or a,b,c")] = None,
     drop_silent_clips: Annotated[bool, typer.Option(help="leave out clips without events")] = False,
@@ -86,9 +82,7 @@ def compare(
     systems: Annotated[list[Path], typer.Argument(help="models/<system>/<variant>/<stage>[/seed<k>], or score files")],
     manifests: Annotated[Path | None, typer.Option(help="data/manifests/<corpus>; default: those of the runs")] = None,
     truth: Annotated[Path | None, typer.Option(help="true events, if there are no manifests")] = None,
-    durations: Annotated[
-        Path | None, typer.Option(help="TSV: filename duration; default: as long as the scores")
-    ] = None,
+    durations: Annotated[Path | None, typer.Option(help="TSV: filename duration; default: length of scores")] = None,
     split: Literal["test", "validation"] = "test",
     draws: Annotated[int, typer.Option(min=1, help="bootstrap draws over recordings")] = 1000,
     out: Annotated[Path | None, typer.Option(help="page.html or table.json", callback=_to_write)] = None,
