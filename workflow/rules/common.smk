@@ -33,8 +33,8 @@ except ValueError as error:
 if workflow.is_main_process and "--touch" not in sys.argv and "DVC_STAGE" not in os.environ:
     if foreign := sync.foreign_outputs():
         stop(
-            f"{len(foreign)} files are not those that Snakemake recorded (e.g. {foreign[0]}): DVC, git or a hand put "
-            "them there, so it cannot know what they were made with. Run: sedflow sync adopt"
+            f"{len(foreign)} files are not those that Snakemake recorded (e.g. {foreign[0]}): they were changed by DVC, "
+            "git or by hand, so Snakemake cannot know what they were made with. Run: sedflow sync adopt"
         )
 if workflow.is_main_process and "DVC_STAGE" in os.environ:
     try:
