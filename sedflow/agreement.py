@@ -42,7 +42,7 @@ def _fault(found: list[str], what: str, cure: str) -> list[str]:
 
 def _clip_faults(scores, truth, durations):
     if not durations:
-        return ["- the list of durations is empty. It names the clips to judge"]
+        return ["- the list of durations is empty. It names the clips to evaluate"]
     return [
         *_fault(
             sorted(set(durations) - set(scores)), "clips have no scores", "Score them, or drop them from durations"
@@ -89,8 +89,12 @@ def _event_faults(scores, truth, durations):
                 crowded.append(told)
             ends[e.label] = max(e.offset, ends.get(e.label, -1.0))
     return [
-        *_fault(strangers, f"events have labels outside {sorted(classes)}", "Drop them or give the class list aliases"),
-        *_fault(empty, "events do not last from a time ≥ 0 to a later one", "Correct the labels"),
+        *_fault(
+            strangers, f"events have labels outside {sorted(classes)}", "Drop them or add aliases to the class list"
+        ),
+        *_fault(empty, "events do not run from a time ≥ 0 to a later time", "Correct the labels"),
         *_fault(beyond, "events end after their clip", "Correct the labels or the durations"),
-        *_fault(crowded, "events overlap or touch one of their class", "Join them (sedflow.events.merge_events)"),
+        *_fault(
+            crowded, "events overlap or touch another event of their class", "Join them (sedflow.events.merge_events)"
+        ),
     ]

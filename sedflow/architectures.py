@@ -92,7 +92,7 @@ def mobilenet(tensors: dict) -> dict | None:
     ends = [_shape(features, f"{layer}.0.weight", 4)[0] for layer in (0, 16)]
     widths = [width for width in _WIDTHS if [channels_of(16 * width), 6 * channels_of(160 * width)] == ends]
     if not widths:
-        raise MisfitError(f"a MobileNet of {ends} channels at its ends is of no width in 0.1, 0.2 … 6")
+        raise MisfitError(f"a MobileNet with {ends} channels at its ends matches no width of 0.1, 0.2 … 6")
     published = any(name.startswith("classifier.") for name in tensors)
     own = {"front_end": "efficientat", "strides": "dilated"} if published else {}
     return {"width": widths[0], **own}

@@ -19,7 +19,7 @@ from sedflow.files import replacing
 
 _BLOCK = 1 << 16  # samples decoded at a time
 _TRAILER = 1 << 12  # bytes behind the audio that nobody wonders at
-_REPAIR = "keep what is there with `ffmpeg -i in.wav -c:a flac out.flac`"
+_REPAIR = "salvage the readable part with `ffmpeg -i in.wav -c:a flac out.flac`"
 FULL_SCALE = 32767 / 32768  # largest positive 16-bit sample
 
 
@@ -60,7 +60,7 @@ def listing(folders: Iterable[str]) -> str:
     for path in found:
         if not path.exists():
             raise AudioError(
-                f"{path}: a link to a recording that is not there; bring it back (a missing disk?) or delete the link"
+                f"{path}: a link to a recording that does not exist; restore it (disk not mounted?) or delete the link"
             )
     rows = sorted(f"{path.as_posix()} {path.stat().st_size}" for path in found)
     return hashlib.sha256("\n".join(rows).encode()).hexdigest()[:16]
@@ -177,7 +177,9 @@ def _opened(path):
         raise AudioError(f"{path}: the file holds no samples; remove it or record it again")
     if cut_short := _missing_end(path):
         file.close()
-        raise AudioError(f"{path}: {cut_short}; the file is truncated or its header lies: copy it again, or {_REPAIR}")
+        raise AudioError(
+            f"{path}: {cut_short}; the file is truncated or its header is wrong: copy it again, or {_REPAIR}"
+        )
     if file.format == "MP3" and (wrong := mp3.misread(path, file.frames)):
         file.close()
         raise AudioError(f"{path}: {wrong}; write one with `ffmpeg -i in.mp3 -c copy out.mp3`")
@@ -234,12 +236,12 @@ def _decode(path, file, begin: int, samples: int) -> np.ndarray:
                 part /= block.shape[1]
             done += len(block)
     except (soundfile.LibsndfileError, RuntimeError) as error:
-        raise AudioError(f"{path}: broken while decoding ({error}); the file is truncated, copy it again") from None
+        raise AudioError(f"{path}: decoding failed ({error}); the file is truncated, copy it again") from None
     if file.format == "MP3" and 0 < samples - done < mp3.FRAME_SAMPLES:
         return mono[:done]  # without a header the length is a guess from the bit rate, right to a frame
     if done != samples:
         raise AudioError(
             f"{path}: the header promises {begin + samples} samples, the file ends after {begin + done}; "
-            f"it is truncated or its header lies: copy it again, or {_REPAIR}"
+            f"it is truncated or its header is wrong: copy it again, or {_REPAIR}"
         )
     return mono

@@ -102,7 +102,9 @@ def drawn(clips: Sequence[str], recordings: Mapping[str, Sequence[str]]) -> str:
         for name in recordings.get(clip, ()):
             homes.setdefault(name, set()).add(int(group))
     torn = sum(len(of_recording) > 1 for of_recording in homes.values())
-    return told + f", drawn apart though they share {torn} recordings: the intervals are too narrow" * (torn > 0)
+    return told + f", drawn independently although they share {torn} recordings: the intervals are too narrow" * (
+        torn > 0
+    )
 
 
 def unseen(draws: Iterable, total: int) -> Iterable:

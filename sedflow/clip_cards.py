@@ -135,7 +135,7 @@ def _band(event: Event, axis: Axis, kind: str) -> dict | None:
 def _sound(clip: str, files: Mapping[str, Clip], root: Path, onset: float, seconds: float) -> dict:
     """Picture and player, or the reason why there are none."""
     if clip not in files:
-        return _silent("The manifest does not say where this clip's audio lies.")
+        return _silent("The manifest does not say where the audio of this clip is.")
     path = Path(root) / files[clip].path
     try:
         rate = HIGHEST_RATE if audio.info(path).sample_rate >= HIGHEST_RATE else HIGHEST_RATE // 2

@@ -146,7 +146,9 @@ def _merge(folder: Path, shards: int, classes: ClassSet):
     twice = [name for name, count in Counter(clip.id for clip in clips).items() if count > 1]
     if twice:
         paths = [clip.path for clip in clips if clip.id == twice[0]]
-        raise LabelError(f"{len(twice)} clip names stand for two files, e.g. {twice[0]!r}: {paths}; rename one of them")
+        raise LabelError(
+            f"{len(twice)} clip names refer to two files each, e.g. {twice[0]!r}: {paths}; rename one of them"
+        )
     absent = [clip.path for clip in clips if not Path(clip.path).is_file()]
     if absent:
         raise LabelError(

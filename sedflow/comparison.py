@@ -74,7 +74,7 @@ def contenders(paths: Iterable[Path]) -> list[Contender]:
             groups.setdefault(found.parent if _is_run(found) else found, []).append(found)
     if len(groups) < 2:
         raise EvaluationError(
-            f"there is one system to compare, {[str(path) for path in groups]}; name two or more, as "
+            f"there is only one system to compare, {[str(path) for path in groups]}; name two or more, as "
             "models/<system>/<variant>/<stage> (all seeds), models/…/seed<k>, or files of scores"
         )
     shared = os.path.commonpath([path.resolve().parent for path in groups])
@@ -98,7 +98,9 @@ def corpus_of(systems: Iterable[Contender], split: str) -> Path:
         folders.setdefault(tuple(root / "data/manifests" / name for name in named), str(run.path))
     if len(folders) != 1:
         told = {run: [folder.name for folder in of_run] for of_run, run in folders.items()}
-        raise EvaluationError(f"what to judge on? The runs name {told or 'no corpus'}; give --manifests or --truth")
+        raise EvaluationError(
+            f"no clips to evaluate on are given: the runs name {told or 'no corpus'}; give --manifests or --truth"
+        )
     return corpora_with(next(iter(folders)), split)[0]
 
 

@@ -56,7 +56,7 @@ def convert(path: Path, out: Path, classes: Path | None = None, given: dict | No
     CheckpointError    unreadable, of no known system, another number of classes, or a number of heads nobody knows
     """
     if is_safetensors(path) and read_metadata(path):
-        raise CheckpointError(f"{path}: a file of sedflow already; `sedflow inspect` says what it is")
+        raise CheckpointError(f"{path}: already a sedflow file; `sedflow inspect` describes it")
     contents, given = identify(path), dict(given or {})
     detects = "strong" in contents.classes
     pooling = given.pop("pooling", None) if detects else None

@@ -75,8 +75,8 @@ def fetch_table(part: Part, name: str, folders: Sequence[Path], raw: Path) -> Pa
         source = _locate(unpacked(*part.tables, raw / "official"), part.table)
     if source is None:
         raise DownloadError(
-            f"desed: no {part.table} in {[str(folder) for folder in folders]}; put it there (ATST-SED's split lies in "
-            "its repository, train/val_utils; CP-JKU's external clips in the release of cpjku_dcase24, or say "
+            f"desed: no {part.table} in {[str(folder) for folder in folders]}; put it there (ATST-SED's split is in "
+            "its repository, train/val_utils; CP-JKU's external clips in the release of cpjku_dcase24, or set "
             "`external: false`)"
         )
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -119,7 +119,8 @@ def fetch_soundbank(folders: Sequence[Path], raw: Path) -> None:
     if not found or not any((found[0] / "background").rglob("*")):
         raise DownloadError(
             f"desed: no soundbank with foreground and background in {[str(folder) for folder in folders]}; its "
-            "backgrounds come apart (SINS, zenodo 1247102): put them into audio/train/soundbank/background/<scene>"
+            "backgrounds are published separately (SINS, zenodo 1247102): put them into "
+            "audio/train/soundbank/background/<scene>"
         )
     (raw / "soundbank.txt").write_text(f"{found[0]}\n", encoding="utf-8")
 

@@ -114,7 +114,9 @@ class Detector(nn.Module):
             own = self._head_dropouts if part == "head" else self.encoders[part].modules()
             found = [module for module in own if isinstance(module, nn.Dropout)]
             if not found:
-                raise plugins.SettingsError(f"dropout: {part} has no dropout to set; leave it out, or see its settings")
+                raise plugins.SettingsError(
+                    f"dropout: {part} has no dropout to set; leave it out, or check its settings"
+                )
             for module in found:
                 module.p = rate
 

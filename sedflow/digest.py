@@ -63,7 +63,7 @@ def weights(name: str) -> str:
         raise plugins.SettingsError(f"no weights {name!r}{plugins.nearest(name, pretrained())}")
     if not Path(name).is_file():
         raise plugins.SettingsError(
-            f"weights: {name}: no such file; correct the path, or name some of data/pretrained.yaml"
+            f"weights: {name}: no such file; correct the path, or use a name from data/pretrained.yaml"
         )
     return _sum(name, Path(name).stat().st_mtime_ns)
 

@@ -47,7 +47,7 @@ def installation() -> list[Finding]:
         metadata.version("sedflow")
     except metadata.PackageNotFoundError:
         cure = "make install, or pip install -e ."
-        return [Finding("sedflow", "problem", "not installed, so what it needs is not known", cure)]
+        return [Finding("sedflow", "problem", "not installed, so its requirements are unknown", cure)]
     return [*python_version(), *dependencies(), *torch_pair(), *system_libraries()]
 
 
@@ -136,10 +136,10 @@ def gpu() -> Iterable[Finding]:
             bf16 = "bf16" if card.major >= 8 else "no bf16"
             yield Finding(f"GPU {index}", "ok", f"{card.name}, {card.total_memory / GIB:.0f} GiB, {bf16}")
     elif shutil.which("nvidia-smi"):
-        detail = f"there is a driver, but torch {torch.__version__} cannot use the card"
+        detail = f"a driver is installed, but torch {torch.__version__} cannot use the card"
         yield Finding("GPU", "note", detail, f"a driver for CUDA {torch.version.cuda} or later")
     else:
-        yield Finding("GPU", "note", "none: the demo and esc10 run on the CPU, the large systems want one")
+        yield Finding("GPU", "note", "none: the demo and esc10 run on the CPU, the large systems need one")
 
 
 def processor() -> Iterable[Finding]:
@@ -171,7 +171,7 @@ def disk(folder: str = ".") -> Iterable[Finding]:
     """Free space where data and models will lie."""
     free = shutil.disk_usage(folder).free / GIB
     verdict = "problem" if free < 1 else "note" if free < 10 else "ok"
-    cure = "" if verdict == "ok" else "free some space; data/features can be deleted and is computed again"
+    cure = "" if verdict == "ok" else "free some space; data/features can be deleted and will be recomputed"
     yield Finding("free disk", verdict, f"{free:.1f} GiB", cure)
 
 
@@ -196,7 +196,9 @@ def git() -> Iterable[Finding]:
         yield Finding("git", "problem", "not installed", "apt-get install git")
     except subprocess.CalledProcessError:
         cure = "work in a clone; otherwise `git init` and a first commit"
-        yield Finding("git", "note", "this folder is no repository with a commit: DVC cannot version here", cure)
+        yield Finding(
+            "git", "note", "this folder is not a git repository with a commit, so DVC cannot version it", cure
+        )
 
 
 def dvc() -> Iterable[Finding]:

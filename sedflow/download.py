@@ -85,11 +85,11 @@ def fetch_files(
         raise DownloadError(
             f"{len(missing)} of {len(rows)} files are missing, the settings allow {allow_missing}:\n  {listed}\n"
             + "\n".join(reasons[:20])
-            + f"\nPut them into a mirror under the same paths (looked in: {mirror}) and set SEDFLOW_MIRROR, "
+            + f"\nPut them into a mirror under the same paths (searched: {mirror}) and set SEDFLOW_MIRROR, "
             "or raise allow_missing"
         )
     if missing:
-        log.warning("going on without %d of %d files: %s", len(missing), len(rows), ", ".join(missing))
+        log.warning("continuing without %d of %d files: %s", len(missing), len(rows), ", ".join(missing))
     write_table(raw / "files.tsv", rows[0], [row.values() for row in rows if row["path"] not in missing])
 
 
@@ -126,7 +126,7 @@ def fetch(url: str, out: Path, expected_sha256: str | None = None, wait_seconds:
             if attempt < _TRIES - 1:
                 time.sleep(wait_seconds * 2**attempt)
     else:
-        raise DownloadError(f"{url}: {reason}; what arrived is kept, give the same command again to resume")
+        raise DownloadError(f"{url}: {reason}; the part received is kept, repeat the command to resume")
     if expected_sha256 is not None and found != expected_sha256:
         partial.unlink()
         if resumed:  # the part may have been of another version
@@ -172,7 +172,7 @@ def fetch_weights(name: str, out: Path, mirror: Path | None = None) -> str:
         found = fetch(entry["url"], out, expected)
     if expected is None:
         record.write_text(f"{found} {entry['url']}\n", encoding="utf-8")
-        log.warning("%s: nobody vouched for a sum yet; recorded sha256 %s in %s", name, found, record)
+        log.warning("%s: no checksum is known yet; recorded sha256 %s in %s", name, found, record)
     return found
 
 
@@ -258,7 +258,7 @@ def _transfer(url: str, partial: Path) -> str:
             raise
         raise _Interrupted(f"no connection ({getattr(error, 'reason', error)})") from None
     except http.client.HTTPException as error:  # an answer in chunks that ends within one, or is no HTTP
-        raise _Interrupted(f"the answer broke off ({error!r})") from None
+        raise _Interrupted(f"the response was cut off ({error!r})") from None
 
 
 def _receive(url: str, answer, partial: Path, start: int) -> str:
@@ -266,7 +266,7 @@ def _receive(url: str, answer, partial: Path, start: int) -> str:
 
     if answer.headers.get_content_type() == "text/html":
         raise DownloadError(
-            f"{url}: a web page came instead of the file (a login or consent page?); download it by hand"
+            f"{url}: received a web page instead of the file (a login or consent page?); download it by hand"
         )
     length = answer.headers.get("Content-Length")
     end = start + int(length) if length else None

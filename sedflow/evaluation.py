@@ -117,7 +117,7 @@ class Evaluation:
         if rules.drop_silent_clips:
             durations = {clip: seconds for clip, seconds in durations.items() if truth.get(clip)}
             if not durations:
-                raise EvaluationError("every clip is silent: nothing is left to judge")
+                raise EvaluationError("every clip is silent: nothing is left to evaluate")
         scores = {clip: scores[clip] for clip in durations}
         self._seconds, self.clips = np.array(list(durations.values())), tuple(durations)
         frames = Frames.of(scores)
@@ -242,7 +242,7 @@ def select_classes(
     strangers = [label for label in classes if label not in known]
     if strangers:
         raise EvaluationError(
-            f"{len(strangers)} classes are not scored, e.g. {strangers[:10]}; there are {list(known)}"
+            f"{len(strangers)} classes have no scores, e.g. {strangers[:10]}; there are {list(known)}"
         )
     columns = [known.index(label) for label in classes]
     kept = {clip: Scores(s.values[:, columns], s.edges, tuple(classes)) for clip, s in scores.items()}

@@ -69,9 +69,11 @@ class ClassSet:
     def __post_init__(self):
         twice = sorted({label for label in self.labels if self.labels.count(label) > 1})
         if twice or not self.labels:
-            raise LabelError(f"a class list needs labels, each once; twice in it: {twice}")
+            raise LabelError(f"a class list needs labels, each of them once; duplicates: {twice}")
         if taken := sorted({*STRONG_COLUMNS[:3], *_SUMMARIES} & set(self.labels)):
-            raise LabelError(f"a class called {taken[0]!r} could not be told from that column of our tables; rename it")
+            raise LabelError(
+                f"a class called {taken[0]!r} would be confused with the column of that name in our tables; rename it"
+            )
         strangers = sorted(set(self.aliases.values()) - set(self.labels))
         if strangers:
             raise LabelError(f"aliases point to {strangers}, which are not in the class list {list(self.labels)}")
@@ -154,7 +156,7 @@ def read_events(
                 raise LabelError(f"{path}:{number}: {row['filename']!r} is not among the {len(durations)} known clips")
             if event.ends_behind(durations[clip]):
                 raise LabelError(
-                    f"{path}:{number}: offset {event.offset} s lies beyond the end of {row['filename']} "
+                    f"{path}:{number}: offset {event.offset} s is beyond the end of {row['filename']} "
                     f"({durations[clip]:.3f} s); correct the label or the duration"
                 )
         of_clip.append(event)
@@ -242,7 +244,9 @@ def read_weak(path, classes: ClassSet | None = None) -> dict[str, tuple[str, ...
 def write_weak(path, labels: Mapping[str, Iterable[str]], suffix: str = ".wav") -> None:
     """Write weak labels, comma-joined and sorted; ``LabelError`` for a label that holds a comma itself."""
     if broken := sorted({label for of_clip in labels.values() for label in of_clip if "," in label}):
-        raise LabelError(f"{path}: {broken[0]!r} holds a comma, which separates labels in this file; rename the class")
+        raise LabelError(
+            f"{path}: {broken[0]!r} contains a comma, which separates labels in this file; rename the class"
+        )
     rows = [(clip + suffix, ",".join(sorted(set(labels[clip])))) for clip in sorted(labels)]
     write_table(path, ("filename", "event_labels"), rows)
 

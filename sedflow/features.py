@@ -90,7 +90,7 @@ def extract(  # noqa: PLR0913 (one rule's inputs)
             padded[: min(samples, len(waveform))] = waveform[:samples]
             embeddings = network(torch.from_numpy(padded)[None].to(device))[0]
             if not torch.isfinite(embeddings).all() or embeddings.abs().max() > np.finfo(np.float16).max:
-                raise CacheError(f"{clip.path}: the encoder {encoder['name']} gives numbers that fp16 cannot hold")
+                raise CacheError(f"{clip.path}: the encoder {encoder['name']} gives values that do not fit into fp16")
             rows.append(embeddings.to(torch.float16).cpu().numpy())
     write_shard(out, chosen, np.stack(rows) if rows else np.zeros((0, 0, 0), np.float16), network.frame_rate)
 
@@ -118,7 +118,7 @@ class Cache:
         self.frame_rate = None
         for path in map(Path, shards):
             if not path.with_suffix(".json").is_file():
-                raise CacheError(f"{path}: no index beside it, the shard was not finished; delete it and run again")
+                raise CacheError(f"{path}: no index next to it, so the shard is unfinished; delete it and run again")
             try:
                 index = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
                 array = np.load(path, mmap_mode="c") if index["clips"] else np.zeros((0, 0, 0), np.float16)

@@ -47,20 +47,20 @@ def choose(folder: Path, named: Mapping[str, Place], allow_missing: int) -> dict
         spare = {clip.casefold(): clip for clip in stray}
         listed = "\n  ".join(_absent(clip, named[clip].table, spare) for clip in absent[:20])
         raise LabelError(
-            f"{folder}: {len(absent)} recordings stand in a table but not in the folder, the settings allow "
+            f"{folder}: {len(absent)} recordings are listed in a table but missing from the folder, the settings allow "
             f"{allow_missing}:\n  {listed}\nAdd them, delete their rows, or raise allow_missing"
         )
     if absent:
-        log.warning("going on without %d recordings: %s", len(absent), ", ".join(sorted(absent)))
+        log.warning("continuing without %d recordings: %s", len(absent), ", ".join(sorted(absent)))
     found = [clip for clip in named if clip in paths]
     if twice := [clip for clip in found if len(paths[clip]) > 1]:
         raise LabelError(
-            f"{folder}: two files with one name, labels cannot tell them apart: "
+            f"{folder}: two files with the same name, so labels cannot tell them apart: "
             + "; ".join(" and ".join(str(path) for path in paths[clip]) for clip in twice[:10])
             + "; rename one of each"
         )
     if stray:
-        log.warning("%s: %d recordings are left out, no table names them: %s", folder, len(stray), stray[:3])
+        log.warning("%s: %d recordings are left out because no table lists them: %s", folder, len(stray), stray[:3])
     return {clip: paths[clip][0] for clip in found}
 
 

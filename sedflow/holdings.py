@@ -127,10 +127,10 @@ def write_inventory(
         listed = "\n  ".join([f"{clip} ({name})" for name, clip in rows[:20]] + ["…"] * (len(rows) > 20))
         raise DownloadError(
             f"{len(rows)} of {len(rows) + len(found)} recordings are missing ({counts}), the settings allow "
-            f"{allowance.missing}; all of them stand in {raw / 'missing.tsv'}:\n  {listed}\n{cure}, or {way_out}"
+            f"{allowance.missing}; all of them are listed in {raw / 'missing.tsv'}:\n  {listed}\n{cure}, or {way_out}"
         )
     if rows:
-        log.warning("going on without %d recordings (%s), see %s", len(rows), counts, raw / "missing.tsv")
+        log.warning("continuing without %d recordings (%s), see %s", len(rows), counts, raw / "missing.tsv")
     ordered = sorted(found, key=lambda holding: (holding.set, holding.clip))
     table = [(h.path, audio.sha256(h.path), h.path.stat().st_size, h.set, h.clip) for h in ordered]
     write_table(raw / "files.tsv", COLUMNS, table)

@@ -67,7 +67,7 @@ def read_truth(path: Path, scores: Mapping[str, Scores], other_labels: bool = Fa
     classes = None if other_labels else ClassSet(next(iter(scores.values())).classes)
     truth = read_any_labels(path, classes=classes)
     if not truth:
-        raise EvaluationError(f"{path}: no rows below the header, so there is nothing to judge by; fill it")
+        raise EvaluationError(f"{path}: no rows below the header, so there is nothing to evaluate against; fill it")
     if silent := len(scores.keys() - truth.keys()):
         log.warning("%d of %d scored clips have no row in %s and count as silent", silent, len(scores), path)
     return truth

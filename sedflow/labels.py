@@ -30,7 +30,7 @@ def read_any_labels(path, sounds: float = SOUNDS, classes: ClassSet | None = Non
     path = Path(path)
     first = min(path.glob("*.txt"), default=None) if path.is_dir() else path
     if first is None or not first.is_file():
-        raise LabelError(f"{path}: no label file there; expected a .tsv, or a file or folder of .txt labels")
+        raise LabelError(f"{path}: no such label file; expected a .tsv, or a file or folder of .txt labels")
     header = read_text(first).split("\n", 1)[0].rstrip("\r").split("\t")
     if RAVEN_TIMES[0] in header:
         return read_raven(path, classes=classes)

@@ -88,7 +88,7 @@ class GatedAttention(nn.Module):
 def divided(dim: int, heads: int) -> int:
     """``heads``, once it is known to divide ``dim``."""
     if dim % heads:
-        raise ValueError(f"width {dim} cannot be shared by {heads} heads; choose a number of heads that divides it")
+        raise ValueError(f"width {dim} cannot be divided among {heads} heads; choose a number of heads that divides it")
     return heads
 
 

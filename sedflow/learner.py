@@ -170,7 +170,7 @@ class Learner(lightning.LightningModule):
         read = f"Sources {sorted(set(sources))}, clips {list(clips)}" if clips else "No batch was read before"
         raise TrainingStopped(
             f"step {self.global_step}: {what}. {read}. The last good checkpoint is kept; lower the learning rate or "
-            f"look at {'these clips' if clips else 'the weights that training began with'}"
+            f"check {'these clips' if clips else 'the weights that training began with'}"
         )
 
     def _note(self, name: str, value: torch.Tensor, batch: Batch) -> None:
@@ -203,7 +203,7 @@ class Learner(lightning.LightningModule):
             self._stop("the gradient is not finite", *self._last)
         if not finite:
             scale = self.scaler.get_scale()
-            log.warning("step %d is skipped: its gradient, %g-fold, overflows fp16", self.global_step, scale)
+            log.warning("step %d is skipped: its gradient, scaled by %g, overflows fp16", self.global_step, scale)
 
     def on_train_start(self) -> None:
         """See whether gradients are scaled, as fp16 wants it."""

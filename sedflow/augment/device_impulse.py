@@ -60,7 +60,7 @@ def read_responses(folder: str, sample_rate: int) -> tuple[np.ndarray, ...]:
     if not files:
         raise FileNotFoundError(
             f"device_impulse: {folder!r} holds no .wav or .flac files; put impulse responses of devices there (MicIRP "
-            "is a free collection), or take device_impulse out of `augment`"
+            "is a free collection), or remove device_impulse from `augment`"
         )
     responses = [audio.read(path, sample_rate) for path in files]
     return tuple(response / max(float(np.linalg.norm(response)), 1e-8) for response in responses)

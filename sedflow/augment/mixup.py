@@ -86,7 +86,7 @@ def joined(first: Mixing, second: Mixing) -> Mixing:
     """
     before, now = first.group >= 0, second.group >= 0
     if bool((before & now).any()) or (first.domain, first.clean_too) != (second.domain, second.clean_too):
-        raise ValueError("mixup: several of them need `groups` without a source in common, and one `on` and `teacher`")
+        raise ValueError("mixup: several mixups need `groups` that share no source, and the same `on` and `teacher`")
     group = torch.where(now, second.group + 1 + first.group.max(), first.group)
     partner, weight = (torch.where(now, getattr(second, name), getattr(first, name)) for name in ("partner", "weight"))
     return Mixing(partner, weight, group, first.domain, first.clean_too)

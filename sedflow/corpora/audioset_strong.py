@@ -44,7 +44,7 @@ CLASS_LISTS = {
     "common": ("both",),
     "union": ("both", "train", "eval"),
 }
-CURE = "Add them to the folders of `path`, named by YouTube id and, if they say it, the start of their segment"
+CURE = "Add them to the folders of `path`, named by YouTube id and, if known, the start of their segment"
 
 log = logging.getLogger(__name__)
 
@@ -159,10 +159,11 @@ class AudioSetStrong:
         others = [Holding(there[own], "unlabeled", own) for own in sorted(set(there) - used)]
         if not others:
             raise DownloadError(
-                f"unlabeled: {[str(folder) for folder in self.folders]} hold no clips beside those of AudioSet Strong; "
-                "add AudioSet's other clips to them, or set the share of `unlabeled` to 0 and `unlabeled: false`"
+                f"unlabeled: {[str(folder) for folder in self.folders]} hold no clips other than those of "
+                "AudioSet Strong; add AudioSet's other clips to them, or set the share of `unlabeled` to 0 and "
+                "`unlabeled: false`"
             )
-        log.info("%d clips beside those of the tables train without labels", len(others))
+        log.info("%d clips that are not in the tables are used for training without labels", len(others))
         files = [path for folder in self.folders for path in recordings(folder)]
         if strange := [path.name for path in files if not told_videos(clip_id(path.name))]:
             log.warning("%d recordings are left out, their names contain no YouTube id: %s", len(strange), strange[:3])

@@ -75,7 +75,7 @@ class Dcase2016Task2:
             folder = unpacked(RECORD, ARCHIVE, raw / "official")
         root = _root(folder)
         if root is None:
-            raise DownloadError(f"{folder}: no train.json below; {CURE}")
+            raise DownloadError(f"{folder}: no train.json in it; {CURE}")
         wanted = {}
         for split in SPLITS.values():
             labels = read_annotation(root / f"{split}.json", self.classes)
@@ -118,7 +118,7 @@ def read_annotation(path: Path, classes: ClassSet) -> dict[str, list[Event]]:
     try:
         table = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise LabelError(f"{path}: no readable JSON ({error}); copy the file again") from None
+        raise LabelError(f"{path}: not readable as JSON ({error}); copy the file again") from None
     if not isinstance(table, dict) or not all(isinstance(rows, list) for rows in table.values()):
         raise LabelError(f"{path}: not a table of scenes with a list of labels each; copy HEAR's file again")
     events = {}
@@ -128,8 +128,10 @@ def read_annotation(path: Path, classes: ClassSet) -> dict[str, list[Event]]:
             try:
                 label, begin, end = row["label"], float(row["start"]) / 1000, float(row["end"]) / 1000
             except (LookupError, TypeError, ValueError):
-                raise LabelError(f"{path}: {name}: {row} is no label with start and end; correct it") from None
+                raise LabelError(f"{path}: {name}: {row} is not a label with start and end; correct it") from None
             if label not in classes or not 0 <= begin < end:
-                raise LabelError(f"{path}: {name}: {row} is no event of {list(classes)} in milliseconds; correct it")
+                raise LabelError(
+                    f"{path}: {name}: {row} is not an event of {list(classes)} in milliseconds; correct it"
+                )
             of_clip.append(Event(begin, end, classes.aliases.get(label, label)))
     return events

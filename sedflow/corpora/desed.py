@@ -180,7 +180,7 @@ def _with_soundscapes(synthetic: str, wanted: dict[str, int]) -> dict[str, int]:
     if odd := sorted(set(wanted) - set(usual)):
         raise LabelError(f"desed: soundscapes are made of {list(usual)}, not of {odd[0]!r}")
     if wanted and synthetic != "scaper":
-        raise LabelError(f"desed: soundscapes are made with `synthetic: scaper`, it is {synthetic!r}; drop one of them")
+        raise LabelError(f"desed: soundscapes need `synthetic: scaper`, not {synthetic!r}; drop one of them")
     return usual | wanted
 
 

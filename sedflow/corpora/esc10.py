@@ -94,7 +94,9 @@ class ESC10:
             raise ValueError(f"esc10: folds {shared} are both held out and trained on; give each fold one role")
         unknown = sorted((training | set(self.folds["heldout"])) - {int(row["fold"]) for row in self._recordings()})
         if unknown:
-            raise ValueError(f"esc10: folds {unknown} are not in data/esc10.tsv, which lists the sums of folds 1 to 4")
+            raise ValueError(
+                f"esc10: folds {unknown} are not in data/esc10.tsv, which lists the checksums of folds 1 to 4"
+            )
 
     def download(self, raw: Path, mirror: Path | None = None) -> None:
         """Fetch the recordings of the folds in use, verified file by file against ``data/esc10.tsv``."""

@@ -150,7 +150,7 @@ class Folder:
         choices = [file] if file else [f"{name}.tsv", *(["unlabeled"] if name == "unlabeled" else [])]
         found = [self.path / choice for choice in choices if (self.path / choice).exists()]
         if file and not found:
-            raise LabelError(f"{self.path / file}: the table that `{name}` names is not there")
+            raise LabelError(f"{self.path / file}: the table given as `{name}` does not exist")
         return found[0] if found else None
 
     def _classes(self, classes) -> ClassSet:
@@ -163,7 +163,7 @@ class Folder:
         if "weak" in self.tables:
             labels |= {label for of_clip in read_weak(self.tables["weak"]).values() for label in of_clip}
         if not labels:
-            raise LabelError(f"{self.path}: the tables name no label at all; at least one event is needed")
+            raise LabelError(f"{self.path}: the tables contain no label; at least one event is needed")
         spelt: dict[str, str] = {}
         for label in sorted(labels):
             if (other := spelt.setdefault(label.casefold().translate(_SPELLING), label)) != label:
@@ -189,7 +189,7 @@ class Folder:
             labelled = {clip for of_source in labels.values() for clip in of_source}
             labels["unlabeled"] = dict.fromkeys(clip for clip in self._unlabeled() if clip not in labelled)
             if not labels["unlabeled"]:
-                raise LabelError(f"{self.tables['unlabeled']}: names no recording; fill or delete it")
+                raise LabelError(f"{self.tables['unlabeled']}: lists no recording; fill or delete it")
         first: dict[str, str] = {}
         for source, of_source in labels.items():
             for clip in of_source:

@@ -83,7 +83,7 @@ class Maestro:
         if test_hop_seconds > seconds:
             raise LabelError(
                 f"maestro: test_hop_seconds {test_hop_seconds:g} is more than the {seconds:g} s of a window, so whole "
-                "recordings could not be judged; lower it"
+                "recordings could not be evaluated; lower it"
             )
         self.hops = {"soft": hop_seconds, "validation": seconds, "test": test_hop_seconds}
         self.copies, self.shards = copies or {}, shards

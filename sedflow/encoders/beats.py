@@ -240,7 +240,9 @@ class BEATs(nn.Module):
             if name in cfg and name not in _TRAINING and cfg[name] != ours[name]
         ]
         if differing:
-            raise CheckpointError(f"{path}: the file has {'; '.join(differing)}; build the encoder as the file says")
+            raise CheckpointError(
+                f"{path}: the file has {'; '.join(differing)}; build the encoder with the settings of the file"
+            )
 
 
 def _precision(tokens: Tensor) -> torch.dtype:

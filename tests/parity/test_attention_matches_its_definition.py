@@ -63,7 +63,7 @@ def test_padding_changes_nothing():
     torch.testing.assert_close(padded, head(embeddings))
 
 
-@pytest.mark.parametrize(("width", "reason"), [(100, "cannot be shared by 8 heads"), (104, "even width per head")])
+@pytest.mark.parametrize(("width", "reason"), [(100, "cannot be divided among 8 heads"), (104, "even width per head")])
 def test_heads_that_do_not_fit_are_refused(width, reason):
     with pytest.raises(ValueError, match=reason):
         Attention(6, width=width)

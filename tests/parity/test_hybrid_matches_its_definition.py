@@ -85,5 +85,5 @@ def test_padding_changes_nothing_at_any_width(width):
 
 
 def test_heads_that_do_not_fit_are_refused():
-    with pytest.raises(ValueError, match="width 100 cannot be shared by 8 heads"):
+    with pytest.raises(ValueError, match="width 100 cannot be divided among 8 heads"):
         Hybrid(6, width=100)

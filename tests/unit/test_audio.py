@@ -233,5 +233,5 @@ def test_a_listing_follows_names_and_sizes_and_names_a_link_that_leads_nowhere(t
     (tmp_path / "two.flac").write_bytes(b"longer")
     assert audio.listing([str(tmp_path)]) != before
     (tmp_path / "three.wav").symlink_to(tmp_path / "gone.wav")
-    with pytest.raises(audio.AudioError, match=r"three\.wav: a link to a recording that is not there; bring it back"):
+    with pytest.raises(audio.AudioError, match=r"three\.wav: a link to a recording that does not exist; restore it"):
         audio.listing([str(tmp_path)])

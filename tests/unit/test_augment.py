@@ -145,7 +145,7 @@ def test_groups_may_be_mixed_each_in_its_own_way_and_are_recorded_together(batch
     groups = [{batch.sources[row] for row in (both.mixing.group == k).nonzero()} for k in both.mixing.group.unique()]
     assert sorted(map(sorted, groups)) == [["real_strong", "soft"], ["unlabeled"], ["weak"]]
     assert both.mixing.weight[[0, 1, 2, 5, 6, 7]].min() >= 0.5
-    with pytest.raises(ValueError, match="without a source in common"):
+    with pytest.raises(ValueError, match="that share no source"):
         augment("mixup", both, 3, **settings, groups=[["weak"]])
 
 

@@ -48,7 +48,10 @@ def test_clips_that_all_hang_together_are_drawn_one_by_one_and_that_is_said():
     clips = [*tangled, "lonely"]
     weights = draw_weights(clips, 50, seed=3, recordings=tangled)
     assert len({tuple(of_clip) for of_clip in weights.T}) == len(clips)
-    assert drawn(clips, tangled) == "9 clips, drawn apart though they share 7 recordings: the intervals are too narrow"
+    assert (
+        drawn(clips, tangled)
+        == "9 clips, drawn independently although they share 7 recordings: the intervals are too narrow"
+    )
     assert drawn(clips, {}) == "9 clips"
 
 

@@ -105,7 +105,7 @@ def test_soft_labels_keep_their_confidences_and_others_have_none(corpus):
 
 
 def test_a_weak_label_with_a_comma_would_be_two(tmp_path):
-    with pytest.raises(LabelError, match="'Beep, bleep' holds a comma, which separates labels"):
+    with pytest.raises(LabelError, match="'Beep, bleep' contains a comma, which separates labels"):
         events.write_weak(tmp_path / "weak.tsv", {"a": ["Beep, bleep"]})
 
 
@@ -149,7 +149,7 @@ def test_equal_clips_within_training_are_counted(corpus):
 
 def test_two_files_with_one_name_are_refused(corpus):
     change(corpus, "weak", id="weak_1")
-    with pytest.raises(LabelError, match=r"1 clip names stand for two files, e.g. 'weak_1'"):
+    with pytest.raises(LabelError, match=r"1 clip names refer to two files each, e.g. 'weak_1'"):
         run(corpus)
 
 
@@ -174,7 +174,7 @@ def test_a_label_outside_the_class_list_is_refused(corpus):
 
 def test_an_event_beyond_its_clip_is_refused(corpus):
     corpus[1][0].strong["test_0"] = [Event(9, 11, "dog")]
-    with pytest.raises(LabelError, match="lies beyond the end of test_0"):
+    with pytest.raises(LabelError, match="is beyond the end of test_0"):
         run(corpus)
 
 

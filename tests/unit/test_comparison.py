@@ -42,7 +42,7 @@ def test_runs_of_a_stage_are_seeds_of_one_system(stages, eval_reference_dir):
 
 
 def test_one_system_is_not_enough(stages):
-    with pytest.raises(EvaluationError, match="there is one system to compare"):
+    with pytest.raises(EvaluationError, match="there is only one system to compare"):
         contenders([stages / "frozen/seed1", stages / "frozen/seed2"])
 
 

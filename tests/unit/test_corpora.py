@@ -201,7 +201,10 @@ def test_a_swapped_split_is_caught_by_the_leak_check(settings_of, tmp_path, mirr
     ("settings", "message"),
     [
         ({"folds": {"heldout": [3]}}, r"folds \[3\] are both held out and trained on"),
-        ({"folds": {"heldout": [5]}}, r"folds \[5\] are not in data/esc10.tsv, which lists the sums of folds 1 to 4"),
+        (
+            {"folds": {"heldout": [5]}},
+            r"folds \[5\] are not in data/esc10.tsv, which lists the checksums of folds 1 to 4",
+        ),
         ({"folds": {"held_out": [4]}}, "folds has no entry 'held_out'"),
         ({"clips": {"weaks": 3}}, "clips has no entry 'weaks'"),
     ],
@@ -403,7 +406,7 @@ def test_crlf_and_byte_order_mark_are_read(own):
 
 def test_an_event_beyond_its_recording_is_named(own, tmp_path):
     add(own, "strong.tsv", "clip 3.wav\t4.0\t5.2\tdog")
-    with pytest.raises(LabelError, match=r"strong\.tsv:22: offset 5.2 s lies beyond the end of clip 3.wav \(5.000 s\)"):
+    with pytest.raises(LabelError, match=r"strong\.tsv:22: offset 5.2 s is beyond the end of clip 3.wav \(5.000 s\)"):
         check(own, tmp_path)
 
 
@@ -411,7 +414,8 @@ def test_missing_recordings_are_listed_and_allowed_by_number_only(own, tmp_path)
     (own / "audio" / "weak 0.flac").unlink()
     (own / "audio" / "day 1" / "clip 3.wav").unlink()
     with pytest.raises(
-        LabelError, match=r"(?s)2 recordings stand in a table but not in the folder.*clip 3 .*weak 0 \(weak\.tsv\)"
+        LabelError,
+        match=r"(?s)2 recordings are listed in a table but missing from the folder.*clip 3 .*weak 0 \(weak\.tsv\)",
     ):
         check(own, tmp_path, allow_missing=1)
     assert not (tmp_path / "raw" / "files.tsv").exists()
@@ -431,7 +435,7 @@ def test_recordings_that_no_table_names_are_told(own, tmp_path, caplog):
     assert "no table" not in caplog.text
     write(own / "audio" / "stray.wav", np.random.default_rng(1), 2, 16000, 1)
     check(own, tmp_path)
-    assert "1 recordings are left out, no table names them: ['stray']" in caplog.text
+    assert "1 recordings are left out because no table lists them: ['stray']" in caplog.text
 
 
 def test_a_file_is_found_however_its_letters_are_composed(own, tmp_path):
@@ -459,7 +463,9 @@ def test_two_spellings_of_a_label_are_no_two_classes_unless_a_class_list_says_so
 
 def test_two_files_of_one_name_are_refused(own, tmp_path):
     write(own / "audio" / "day 0" / "clip 1.wav", np.random.default_rng(0), 3, 8000, 1)
-    with pytest.raises(LabelError, match=r"two files with one name.*day 0/clip 1.wav and .*day 1/clip 1.wav; rename"):
+    with pytest.raises(
+        LabelError, match=r"two files with the same name.*day 0/clip 1.wav and .*day 1/clip 1.wav; rename"
+    ):
         check(own, tmp_path)
 
 
@@ -550,7 +556,7 @@ def test_long_recordings_with_weak_labels_are_refused(own, tmp_path):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"strong": "labels.tsv"}, r"labels\.tsv: the table that `strong` names is not there"),
+        ({"strong": "labels.tsv"}, r"labels\.tsv: the table given as `strong` does not exist"),
         ({"validation_share": 0.0}, "cannot split validation off 10 recordings"),
         ({"test_share": 0.99}, "cannot split test off"),
         ({"classes": ["dog", "cat", "dog"]}, "twice in it"),

@@ -170,7 +170,7 @@ def test_a_detector_of_ours_is_no_weights_and_nothing_to_convert(tmp_path, detec
     save_detectors(path, {"student": detector}, specification())
     with pytest.raises(CheckpointError, match="a detector of sedflow, not weights of an encoder"):
         load_weights(next(iter(detector.encoders.values())), path)
-    with pytest.raises(CheckpointError, match="a file of sedflow already"):
+    with pytest.raises(CheckpointError, match="already a sedflow file"):
         convert(path, tmp_path / "again.safetensors")
 
 

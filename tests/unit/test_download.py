@@ -114,7 +114,7 @@ def test_a_busy_server_is_asked_again(server, tmp_path, code):
 
 def test_a_truncated_download_is_never_taken_for_whole(server, tmp_path):
     server.pages["/file"] = lambda handler: answer(handler, CONTENT[:1000], promised=len(CONTENT))
-    with pytest.raises(DownloadError, match=r"ended after 1000 of 1024000 bytes; .*same command again to resume"):
+    with pytest.raises(DownloadError, match=r"ended after 1000 of 1024000 bytes; .*repeat the command to resume"):
         quick(f"{server.url}/file", tmp_path / "file")
     assert [path.name for path in tmp_path.iterdir()] == ["file.part"]
 
@@ -148,19 +148,19 @@ def test_an_answer_in_chunks_that_breaks_off_is_asked_for_again(server, tmp_path
     server.pages["/file"] = lambda handler: chunked(handler, stop=next(breaks))
     assert quick(f"{server.url}/file", tmp_path / "file", DIGEST) == DIGEST
     server.pages["/file"] = functools.partial(chunked, stop=450_000)
-    with pytest.raises(DownloadError, match=r"the answer broke off \(IncompleteRead.*same command again to resume"):
+    with pytest.raises(DownloadError, match=r"the response was cut off \(IncompleteRead.*repeat the command to resume"):
         quick(f"{server.url}/file", tmp_path / "never")
 
 
 def test_a_server_that_speaks_no_http_is_told(server, tmp_path):
     server.pages["/file"] = lambda handler: handler.wfile.write(b"220 welcome\r\n")
-    with pytest.raises(DownloadError, match=r"the answer broke off \(BadStatusLine"):
+    with pytest.raises(DownloadError, match=r"the response was cut off \(BadStatusLine"):
         quick(f"{server.url}/file", tmp_path / "file")
 
 
 def test_a_web_page_is_no_archive(server, tmp_path):
     server.pages["/file"] = lambda handler: answer(handler, b"<html>log in</html>", kind="text/html; charset=utf-8")
-    with pytest.raises(DownloadError, match="a web page came instead of the file"):
+    with pytest.raises(DownloadError, match="received a web page instead of the file"):
         quick(f"{server.url}/file", tmp_path / "file")
 
 
@@ -256,7 +256,7 @@ def test_missing_files_are_left_out_where_the_settings_allow(server, archive, tm
     server.pages["/all.zip"] = lambda handler: answer(handler, zipped({"b/3.ogg": b"three"}, "all-1/"))
     fetch_files(table(FILES), tmp_path / "raw", archive, None, allow_missing=2)
     assert [row["path"] for row in read_sums(tmp_path / "raw" / "files.tsv")] == ["b/3.ogg"]
-    assert "going on without 2 of 3 files: a dog/1.ogg, a dog/2.ogg" in caplog.text
+    assert "continuing without 2 of 3 files: a dog/1.ogg, a dog/2.ogg" in caplog.text
 
 
 def test_the_reason_stands_in_the_message(server, archive, tmp_path):

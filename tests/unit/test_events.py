@@ -126,7 +126,7 @@ def test_merging_joins_close_events_of_one_class_and_drops_short_ones():
 
 @pytest.mark.parametrize("name", sorted({"filename", *TIME_COLUMNS, *SUMMARIES}))
 def test_class_lists_refuse_names_of_columns(name):
-    with pytest.raises(LabelError, match=f"{name!r} could not be told"):
+    with pytest.raises(LabelError, match=f"{name!r} would be confused"):
         ClassSet(("dog", name))
 
 

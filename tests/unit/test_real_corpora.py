@@ -149,7 +149,7 @@ def test_desed_trains_and_validates_on_the_external_list_without_what_is_tested(
     assert {"Yvvvvvvvvvv0_0.000_10.000"} == {clip for clip in names["validation"] if clip.startswith("Y")}
     assert made.strong["Yxxxxxxxxxx0_0.000_10.000"] == [Event(0.5, 1.5, "Cat")]
     (root / "metadata/train/external_strong_train.tsv").unlink()
-    with pytest.raises(DownloadError, match="release of cpjku_dcase24, or say `external: false`"):
+    with pytest.raises(DownloadError, match="release of cpjku_dcase24, or set `external: false`"):
         DESED(**settings).download(tmp_path / "again")
     DESED(**settings | {"external": False}).download(tmp_path / "without")
     assert not any(holding.set.startswith("external") for holding in read_inventory(tmp_path / "without"))
@@ -236,7 +236,7 @@ def test_desed_makes_its_soundscapes_with_scaper(tmp_path):
         ({"synthetic": "none"}, "nothing validates"),
         ({"test": "eval"}, "test cannot be 'eval'"),
         ({"synthetic": "scaper", "soundscapes": {"weak": 5}}, "soundscapes are made of .*, not of 'weak'"),
-        ({"soundscapes": {"validation": 5}}, "soundscapes are made with `synthetic: scaper`"),
+        ({"soundscapes": {"validation": 5}}, "soundscapes need `synthetic: scaper`"),
     ],
 )
 def test_desed_settings_that_make_no_sense_are_refused(settings, message):
@@ -533,7 +533,7 @@ def test_hidden_files_and_other_names_are_no_recordings_of_audioset(tmp_path):
 def test_audioset_takes_the_other_clips_of_the_folders_without_labels_if_asked(tmp_path):
     root = corpus_folders.audioset(tmp_path / "audioset")
     settings = {"path": str(root), "validation": 2, "seconds": 2.0, "unlabeled": True}
-    with pytest.raises(DownloadError, match=r"unlabeled: .* hold no clips beside those of AudioSet Strong"):
+    with pytest.raises(DownloadError, match=r"unlabeled: .* hold no clips other than those of AudioSet Strong"):
         AudioSetStrong(**settings).download(tmp_path / "none")
     for name in ("Ywwwwwwwwww0_10000.wav", "wwwwwwwwww1.wav", f"Y{'t' * 10}0.wav", f"{'e' * 10}0_99000.wav"):
         corpus_folders.noise(root / "audio/weak" / name, 2.0)  # the fourth is of an evaluated video
@@ -553,7 +553,7 @@ def test_audioset_takes_the_other_clips_of_the_folders_without_labels_if_asked(t
 @pytest.mark.parametrize("row", ['{"label": "cough", "start": 0}', '{"label": "cough", "start": "q", "end": 1}', "3"])
 def test_dcase2016_names_a_label_that_it_cannot_read(tmp_path, row):
     (tmp_path / "train.json").write_text(f'{{"scene.wav": [{row}]}}')
-    with pytest.raises(LabelError, match=r"train\.json: scene\.wav: .*is no label with start and end"):
+    with pytest.raises(LabelError, match=r"train\.json: scene\.wav: .*is not a label with start and end"):
         dcase2016_task2.read_annotation(tmp_path / "train.json", ClassSet(("cough",)))
 
 
@@ -588,7 +588,7 @@ def test_dcase2016_names_an_event_that_cannot_be(tmp_path):
     root = corpus_folders.dcase2016(tmp_path / "hear")
     table = root / "tasks/task2/valid.json"
     table.write_text(json.dumps({"valid_0.wav": [{"label": "keysDrop", "start": 900, "end": 800}]}))
-    with pytest.raises(LabelError, match=r"valid\.json: valid_0\.wav: .*'end': 800.* is no event of"):
+    with pytest.raises(LabelError, match=r"valid\.json: valid_0\.wav: .*'end': 800.* is not an event of"):
         Dcase2016Task2(path=str(root)).download(tmp_path / "raw")
 
 

@@ -200,7 +200,7 @@ def test_the_cache_gives_back_what_was_written_and_refuses_other_audio(tmp_path)
 def test_an_interrupted_cache_shard_is_not_taken_for_finished(tmp_path):
     write_shard(tmp_path / "weak-0.npy", [clip_of("weak", 0)], np.zeros((1, 20, 6), np.float16), 10.0)
     (tmp_path / "weak-0.json").unlink()
-    with pytest.raises(CacheError, match="the shard was not finished"):
+    with pytest.raises(CacheError, match="the shard is unfinished"):
         Cache([tmp_path / "weak-0.npy"])
 
 

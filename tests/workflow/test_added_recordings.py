@@ -50,5 +50,5 @@ def test_a_link_to_a_recording_that_is_gone_ends_planning_with_one_line(birds, t
     clone = birds.copy(tmp_path / "clone")
     (clone.path / "my_birds/unlabeled/dusk.wav").symlink_to(tmp_path / "gone.wav")
     said = clone("snakemake", "-n", INVENTORY, check=False)
-    assert "error: my_birds/unlabeled/dusk.wav: a link to a recording that is not there; bring it back" in said
+    assert "error: my_birds/unlabeled/dusk.wav: a link to a recording that does not exist; restore it" in said
     assert "Traceback" not in said
