@@ -72,9 +72,7 @@ def _scored(detector, specification, clips: list[Clip], frames: int, root: Path)
 
     for start in track(range(0, len(clips), CHUNK), f"scoring {clips[0].source}"):
         part = clips[start : start + CHUNK]
-        scored = score_windows(
-            {"member": detector}, windows(part), specification.classes, settings["batch"], reading="strong_logits"
-        )["member"]
+        scored = score_windows(detector, windows(part), specification.classes, settings["batch"], "strong_logits")
         logits = np.full((len(part), frames, len(specification.classes)), SILENCE, np.float32)
         for row, clip in zip(logits, part, strict=True):
             values = scored[clip.id].values[:frames]

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from sedflow import audio
-from sedflow.detector import fastest_device
+from sedflow.detector import Detector, fastest_device
 from sedflow.events import AUDIO_SUFFIXES, Event, LabelError, clip_id, read_clips
 from sedflow.frames import FrameGrid
 from sedflow.memory import keep_pages
@@ -86,37 +86,36 @@ def windows_of(clip: str, samples: np.ndarray, rate: int, grid: FrameGrid, infer
 
 @torch.inference_mode()
 def score_windows(
-    detectors: dict, windows: Iterable[Window], classes, batch: int, reading: str = "strong"
-) -> dict[str, dict[str, Scores]]:
-    """Score windows with several detectors that read the same audio.
+    detector: Detector, windows: Iterable[Window], classes: Iterable[str], batch: int, reading: str = "strong"
+) -> dict[str, Scores]:
+    """Score windows, and average them into the scores of their clips.
 
     Parameters
     ----------
-    detectors : dict    name → Detector in evaluation mode, on whatever device it is
+    detector : Detector    in evaluation mode, on whatever device it is
     windows : iterable of Window    all of one length
     batch : int    windows per forward pass
     reading : str    what is kept of a Prediction: "strong" (probabilities) or "strong_logits"
 
     Returns
     -------
-    dict    name of the detector → clip id → Scores
+    dict    clip id → Scores
     """
     keep_pages()
-    collected = {name: WindowScores(detector.grid, classes) for name, detector in detectors.items()}
+    collected = WindowScores(detector.grid, classes)
     waiting: list[Window] = []
 
     def flush():
         waveform = torch.from_numpy(np.stack([window.samples for window in waiting]))
-        for name, detector in detectors.items():
-            frames = detector.grid.frames(waveform.shape[1] / detector.sample_rate)
-            valid = torch.tensor(
-                [[k < detector.grid.frames(w.seconds) - w.first_frame for k in range(frames)] for w in waiting]
-            )
-            device = next(detector.parameters()).device
-            prediction = detector(waveform.to(device), {}, frames, valid.to(device))
-            strong = getattr(prediction, reading).cpu().numpy()
-            for window, values in zip(waiting, strong, strict=True):
-                collected[name].add(window.clip, window.seconds, window.first_frame, values)
+        frames = detector.grid.frames(waveform.shape[1] / detector.sample_rate)
+        valid = torch.tensor(
+            [[k < detector.grid.frames(w.seconds) - w.first_frame for k in range(frames)] for w in waiting]
+        )
+        device = next(detector.parameters()).device
+        prediction = detector(waveform.to(device), {}, frames, valid.to(device))
+        strong = getattr(prediction, reading).cpu().numpy()
+        for window, values in zip(waiting, strong, strict=True):
+            collected.add(window.clip, window.seconds, window.first_frame, values)
         waiting.clear()
 
     for window in windows:
@@ -125,7 +124,7 @@ def score_windows(
             flush()
     if waiting:
         flush()
-    return {name: of_detector.scores() for name, of_detector in collected.items()}
+    return collected.scores()
 
 
 def score_splits(checkpoint: Path, manifests: list[Path], splits: list[str], out: Path, network: str, root=".") -> None:
@@ -139,8 +138,7 @@ def score_splits(checkpoint: Path, manifests: list[Path], splits: list[str], out
         paths = {clip.id: Path(root) / clip.path for clip in clips if clip.source == split}
         if not paths:
             raise LabelError(f"{manifests}: no clips of {split!r} in clips.tsv")
-        scores = _score_files({network: detector}, paths, specification, split)[network]
-        save_scores(target, scores)
+        save_scores(target, _score_files(detector, paths, specification, split))
 
 
 def score_folder(
@@ -175,7 +173,7 @@ def score_folder(
         paths[clip_id(path.name)] = path
     check_target(out, paths)
     detector, specification = _finished(checkpoint, network)
-    scores = _score_files({"detector": detector}, paths, specification, str(folder))["detector"]
+    scores = _score_files(detector, paths, specification, str(folder))
     scores = scores if raw else _postprocessed(scores, specification)
     save_scores(out, scores)
     return scores
@@ -188,11 +186,10 @@ def detect(path: Path, checkpoint: Path) -> list[Event]:
     if Path(path).is_dir():
         raise LabelError(f"{path}: a folder, and `detect` reads one recording; `score` reads folders")
     detector, specification = _finished(checkpoint)
-    scores = _score_files(
-        {"detector": detector}, {clip_id(Path(path).name): Path(path)}, specification, Path(path).name
-    )
-    processed = _postprocessed(scores["detector"], specification)
-    return detect_events(processed, (specification.postprocess or {}).get("thresholds"))[clip_id(Path(path).name)]
+    clip = clip_id(Path(path).name)
+    scores = _score_files(detector, {clip: Path(path)}, specification, Path(path).name)
+    processed = _postprocessed(scores, specification)
+    return detect_events(processed, (specification.postprocess or {}).get("thresholds"))[clip]
 
 
 def _finished(checkpoint: Path, network: str | None = None):
@@ -206,16 +203,17 @@ def _postprocessed(scores: dict[str, Scores], specification: Specification) -> d
     return postprocess.build(specification.postprocess).apply(scores) if specification.postprocess else scores
 
 
-def _score_files(detectors: dict, paths: dict[str, Path], specification: Specification, title: str):
+def _score_files(
+    detector: Detector, paths: dict[str, Path], specification: Specification, title: str
+) -> dict[str, Scores]:
     from rich.progress import track
 
     grid = FrameGrid(specification.frame_rate)
-    for detector in detectors.values():
-        detector.to(fastest_device())
+    detector.to(fastest_device())
 
     def windows():
         for clip, path in track(paths.items(), f"scoring {title}"):
             samples = audio.read(path, specification.sample_rate)
             yield from windows_of(clip, samples, specification.sample_rate, grid, specification.inference)
 
-    return score_windows(detectors, windows(), specification.classes, specification.inference["batch"])
+    return score_windows(detector, windows(), specification.classes, specification.inference["batch"])
