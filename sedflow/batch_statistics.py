@@ -74,15 +74,15 @@ def warn_of_parts(network: nn.Module, stage: dict) -> None:
     alone = [norm for norm in norms if not isinstance(norm, nn.SyncBatchNorm | SharedBatchNorm)]
     if processes > 1 and alone:
         log.warning(
-            "processes: %d share a batch of %d clips. %d BatchNorms (without weights, statistics or momentum) see each "
-            "process' part by itself, and the first one's statistics are kept. Expect another result than from one "
-            "process",
+            "processes: %d share a batch of %d clips. %d BatchNorms (without weights, statistics or momentum) see only "
+            "their process' part, and the statistics of the first process are kept. Results will differ from those of "
+            "one process",
             processes, size, len(alone),
         )  # fmt: skip
     if accumulate > 1 and norms:
         log.warning(
-            "accumulate: %d batches of %d clips make a step. BatchNorm sees each batch by itself, not the %d clips "
-            "of the step, and its statistics move %d times a step; the teacher and all schedules move once. Expect "
-            "another result than from one large batch (ATST-SED: PSDS1 0.579 instead of 0.583)",
+            "accumulate: %d batches of %d clips make a step. BatchNorm sees each batch separately, not the %d clips "
+            "of the step, and its statistics move %d times a step; the teacher and all schedules move once. Results "
+            "will differ from those of one large batch (ATST-SED: PSDS1 0.579 instead of 0.583)",
             accumulate, size, accumulate * size, accumulate,
         )  # fmt: skip

@@ -71,7 +71,7 @@ def identify(path: str | Path) -> Contents:
     try:
         return _identified(content, path)
     except architectures.MisfitError as error:
-        raise CheckpointError(f"{path}: {error}; is it damaged, or another network's file? Fetch it again") from error
+        raise CheckpointError(f"{path}: {error}; is it damaged or from another network? Fetch it again") from error
 
 
 def _identified(content: dict, path: str | Path) -> Contents:
@@ -79,7 +79,7 @@ def _identified(content: dict, path: str | Path) -> Contents:
     found = _encoders(content, flat, path)
     if not found:
         raise CheckpointError(
-            f"{path}: {len(flat)} tensors ({', '.join(sorted(flat)[:4])} …), of none of the encoders "
+            f"{path}: {len(flat)} tensors ({', '.join(sorted(flat)[:4])} …); they match none of the encoders "
             f"{', '.join([*_TRANSFORMERS, 'mobilenet'])}"
         )
     roles = {role_of(name) for name in flat}

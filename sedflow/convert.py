@@ -64,8 +64,8 @@ def convert(path: Path, out: Path, classes: Path | None = None, given: dict | No
     for spec in specs:
         if spec.get("heads", 1) is None:
             raise CheckpointError(
-                f"{path}: the tensors of {spec['name']} do not tell its number of heads, and no published one is "
-                f"{spec['dim']} wide; say it: --settings '{{\"heads\": 4}}'"
+                f"{path}: the tensors of {spec['name']} do not show its number of heads, and no published one has "
+                f"width {spec['dim']}; set it: --settings '{{\"heads\": 4}}'"
             )
     with _naming(path):
         if not detects:
@@ -92,8 +92,8 @@ def _naming(path: Path):
         if isinstance(error, SettingsError) or str(path) in str(error) or isinstance(error.__cause__, OSError):
             raise
         raise CheckpointError(
-            f"{path}: its tensors make no network of ours ({error}); fetch it again, or say with --settings what "
-            "tensors do not tell"
+            f"{path}: its tensors fit none of our networks ({error}); fetch it again, or give with --settings "
+            "what the tensors do not show"
         ) from error
 
 

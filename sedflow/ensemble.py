@@ -45,7 +45,7 @@ def score_source(checkpoint: Path, network: str, clips: Path, source: str, out: 
     detector.to(fastest_device())
     chosen = sorted((clip for clip in read_clips(clips) if clip.source == source), key=lambda clip: clip.id)
     if not chosen:
-        raise LabelError(f"{clips}: no clips of {source!r}, so there is nothing to give pseudo-labels to")
+        raise LabelError(f"{clips}: no clips of {source!r}, so there is nothing to label")
     frames = FrameGrid(specification.frame_rate).frames(specification.clip_seconds)
     index = {
         "clips": [[clip.id, clip.sha256] for clip in chosen],
@@ -116,7 +116,7 @@ def _write_array(unfinished: Path, index: dict, parts: Iterable[np.ndarray], out
     for part in parts:
         if not np.isfinite(part).all():
             odd = index["clips"][start + int(np.argmin(np.isfinite(part).all(axis=(1, 2))))][0]
-            raise EnsembleError(f"{out}: the scores of clip {odd!r} are not finite; look at the member's training")
+            raise EnsembleError(f"{out}: the scores of clip {odd!r} are not finite; check the training of the member")
         array[start : start + len(part)] = part.clip(-LARGEST, LARGEST)
         start += len(part)
     array.flush()

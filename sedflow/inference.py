@@ -160,7 +160,9 @@ def score_folder(
     CheckpointError    no such network
     """
     if Path(folder).is_file():
-        raise LabelError(f"{folder}: a file, and `score` reads folders of recordings; give its folder, or use `detect`")
+        raise LabelError(
+            f"{folder}: this is a file, but `score` reads folders of recordings; give its folder, or use `detect`"
+        )
     files = audio.recordings(folder)
     if not files:
         raise LabelError(f"{folder}: no audio files ({', '.join(AUDIO_SUFFIXES)}) in this folder")
@@ -168,7 +170,7 @@ def score_folder(
     for path in files:
         if clip_id(path.name) in paths:
             raise LabelError(
-                f"{path} and {paths[clip_id(path.name)]} would share the name {clip_id(path.name)!r}; rename one"
+                f"{path} and {paths[clip_id(path.name)]} would both be called {clip_id(path.name)!r}; rename one"
             )
         paths[clip_id(path.name)] = path
     check_target(out, paths)
@@ -184,7 +186,7 @@ def detect(path: Path, checkpoint: Path) -> list[Event]:
     from sedflow.detections import detect_events
 
     if Path(path).is_dir():
-        raise LabelError(f"{path}: a folder, and `detect` reads one recording; `score` reads folders")
+        raise LabelError(f"{path}: this is a folder, but `detect` reads one recording; `score` reads folders")
     detector, specification = _finished(checkpoint)
     clip = clip_id(Path(path).name)
     scores = _score_files(detector, {clip: Path(path)}, specification, Path(path).name)

@@ -44,7 +44,7 @@ def check_learning(system: System, stage: Stage, kinds: Kinds, at: str) -> None:
         log.warning("%s", doubt)
     _check_listener(stage, at)
     if stage.monitor.network == "teacher" and stage.teacher is None:
-        raise SettingsError(f"{at}.monitor.network: this stage trains no teacher; let the student decide")
+        raise SettingsError(f"{at}.monitor.network: this stage trains no teacher; set it to student")
     for source, share in stage.sources.items():
         if share % stage.processes:
             raise SettingsError(
@@ -65,11 +65,11 @@ def _check_loss(loss: dict, stage: Stage, at: str) -> None:
     }
     for (name, setting), (needed, there) in needs.items():
         if loss["name"] == name and loss.get(setting) and not there:
-            raise SettingsError(f"{at}.{setting}: {name} has no use for it without `{needed}`; add that or drop it")
+            raise SettingsError(f"{at}.{setting}: {name} ignores it without `{needed}`; add that or drop it")
     if loss["name"] == "distillation" and not (stage.pseudo_labels or loss.get("checkpoint")):
         raise SettingsError(
             f"{at}: distillation needs a source of pseudo-labels: `pseudo_labels: <ensemble>` in the stage, or "
-            "`checkpoint:` in the loss for a detector that listens along"
+            "`checkpoint:` in the loss for a detector that runs during training"
         )
 
 
@@ -161,7 +161,7 @@ def check_rate(encoder: dict, rate: int, where: str) -> None:
     # a front end that is not there is refused by the encoder
     own = front_ends.get(chosen, {}).get("sample_rate") or plugins.constant("encoders", name, "sample_rate", rate)
     if own != rate:
-        raise SettingsError(f"{where}: sample_rate: {name} hears {own} Hz, the page says {rate}; set it to {own}")
+        raise SettingsError(f"{where}: sample_rate: {name} expects {own} Hz, the page says {rate}; set it to {own}")
 
 
 def check_corpus_rate(corpus: dict, rate: int, where: str) -> None:
@@ -192,7 +192,7 @@ def _check_listener(stage: Stage, at: str) -> None:
     if not any(loss.get("checkpoint") for loss in stage.losses):
         return
     if stage.cached and stage.freeze:
-        raise SettingsError(f"{at}.losses: distillation.checkpoint listens to audio, but {stage.freeze} read a cache")
+        raise SettingsError(f"{at}.losses: distillation.checkpoint needs audio, but {stage.freeze} read a cache")
     for spec in stage.augment:
         if spec["name"] != "mixup" and _domain(spec, at) == "features":
             raise SettingsError(

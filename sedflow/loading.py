@@ -61,7 +61,7 @@ class TrainingBatches(torch.utils.data.Dataset):
         self.shares = {source: share for source, share in shares.items() if share}
         self.pools = {source: clips.of_source(source) for source in self.shares}
         if empty := [source for source, pool in self.pools.items() if not pool]:
-            raise LabelError(f"no clips in {empty}; the corpus made none. Set their share to 0 or prepare them")
+            raise LabelError(f"no clips in {empty}; the corpus produced none. Set their share to 0 or prepare them")
         self.draws = {}
         for source, share in self.shares.items():
             balanced = (sampling or {}).get(source) == "balanced"

@@ -79,7 +79,7 @@ def joint_classes(corpora: Sequence) -> ClassSet:
     labels = tuple(dict.fromkeys(label for corpus in corpora for label in corpus.classes))
     aliases = {alias: label for corpus in corpora for alias, label in corpus.classes.aliases.items()}
     if clashes := sorted(set(aliases) & set(labels)):
-        raise LabelError(f"{clashes[0]!r} is a class of one corpus and another spelling of one in another; rename it")
+        raise LabelError(f"{clashes[0]!r} is a class in one corpus and an alias of a class in another; rename it")
     return ClassSet(labels, aliases)
 
 
@@ -97,7 +97,7 @@ def _check(folder: Path, clips: list[Clip], corpus, joined: Manifests) -> None:
     for source, kind in corpus.sources.items():
         if joined.kinds.get(source, kind) != kind:
             raise LabelError(
-                f"{folder}: {source!r} has {kind} labels here and {joined.kinds[source]} labels in a corpus before; "
+                f"{folder}: {source!r} has {kind} labels here and {joined.kinds[source]} labels in an earlier corpus; "
                 "a source has one kind of labels in a system"
             )
 
@@ -107,7 +107,7 @@ def _copies(corpus, classes: ClassSet) -> dict[str, tuple[str, ...]]:
     copies = getattr(corpus, "copies", {})
     strangers = sorted({label for own, others in copies.items() for label in (own, *others)} - set(classes))
     if strangers:
-        raise LabelError(f"copies: {strangers[0]!r} is no class of this system; there are {list(classes)}")
+        raise LabelError(f"copies: {strangers[0]!r} is not a class of this system; there are {list(classes)}")
     return {own: tuple(others) for own, others in copies.items()}
 
 

@@ -22,7 +22,7 @@ def misread(path, samples: int) -> str:
     counted, rates = _counted(path, status.st_size, status.st_mtime_ns)
     # the first and last frames may be dropped; of one bit rate the guess is right, whatever stands between the frames
     right = counted is None or abs(counted - samples) <= 2 * FRAME_SAMPLES or (rates == 1 and counted < samples)
-    return "" if right else f"no header tells its length: {samples} samples by its bit rate, {counted} by its frames"
+    return "" if right else f"no header gives its length: {samples} samples by its bit rate, {counted} by its frames"
 
 
 @functools.lru_cache(maxsize=64)  # a long recording is opened for each of its parts

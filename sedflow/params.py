@@ -71,7 +71,7 @@ class Detector(Settings):
     sequence: PluginSpec
     frame_rate: float = pydantic.Field(25.0, gt=0, description="frames per second of the scores")
     pooling: Literal["attention", "attention_over_time", "mean", "max"] = "attention"
-    dropout: float = pydantic.Field(0.0, ge=0, lt=1, description="before and behind the sequence head")
+    dropout: float = pydantic.Field(0.0, ge=0, lt=1, description="before and after the sequence head")
     merge_dropout: float | None = pydantic.Field(None, ge=0, lt=1, description="before it; `dropout` if unset")
     merge_dim: int | None = pydantic.Field(
         None, gt=0, description="linear layer over the joined embeddings; none if unset"
@@ -99,7 +99,7 @@ class Optimizer(Settings):
     @pydantic.model_validator(mode="after")
     def _acts(self):
         if self.floor and self.schedule == "constant":
-            raise ValueError("floor is where a schedule that falls ends; a constant one has none, drop it")
+            raise ValueError("floor is the end of a decreasing schedule; a constant one has none, drop it")
         if self.constant_steps and self.schedule != "constant_then_cosine":
             raise ValueError(f"constant_steps belongs to constant_then_cosine, not to {self.schedule}; drop it")
         return self
@@ -118,7 +118,7 @@ class LossWeight(Settings):
         if self.ramp_limit != 1 and self.ramp != "linear":
             raise ValueError(f"ramp_limit is where a linear ramp ends; the ramp is {self.ramp}, drop it")
         if "ramp" in self.model_fields_set and (self.ramp == "constant") == (self.ramp_steps > 0):
-            raise ValueError(f"a {self.ramp} ramp with ramp_steps {self.ramp_steps} does nothing; set both or none")
+            raise ValueError(f"a {self.ramp} ramp with ramp_steps {self.ramp_steps} does nothing; set both or neither")
         return self
 
 
@@ -150,7 +150,8 @@ class Stage(Settings):
     start_from: str | None = None
     freeze: list[str] = []
     cached: bool = pydantic.Field(
-        True, description="frozen encoders are read from the cache; false: they hear every batch, and its augmentations"
+        True,
+        description="frozen encoders are read from the cache; false: they process every batch, with its augmentations",
     )
     sources: dict[str, int] = pydantic.Field(description="clips per batch, by source")
     losses: list[PluginSpec] = pydantic.Field(min_length=1)
@@ -173,7 +174,7 @@ class Stage(Settings):
         {}, description="by source: how many clips are drawn before one may come again; all of them if unset"
     )
     random_crops: bool = pydantic.Field(
-        False, description="of longer clips another part is read each time; weak ones, and if false all, are refused"
+        False, description="read a different part of longer clips each time; weak ones, and if false all, are refused"
     )
     frame_labels: Literal["touched", "centre"] = pydantic.Field(
         "touched", description="an event counts in frames that it touches, or in those whose middle it covers"

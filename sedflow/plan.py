@@ -78,7 +78,7 @@ class Pages:
             if folder not in folders:
                 raise SettingsError(f"{page}: postprocess.corpora: no {folder!r}{plugins.nearest(folder, folders)}")
         if (name, variant) == (self.shared.system, self.shared.variant) and self.shared.corpora != folders:
-            raise SettingsError(f"params.yaml: corpora: {self.shared.corpora} is not what {page} says: {folders}")
+            raise SettingsError(f"params.yaml: corpora: {self.shared.corpora} does not match {page}: {folders}")
         return system
 
     @functools.cached_property

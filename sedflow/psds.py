@@ -54,12 +54,12 @@ class Criteria:
     def __post_init__(self):
         shares = {"dtc": self.dtc, "gtc": self.gtc, "cttc": 1.0 if self.cttc is None else self.cttc}
         if odd := [f"{name}={value:g}" for name, value in shares.items() if not 0 < value <= 1]:
-            raise ValueError(f"{odd[0]} is a share of a length: it lies above 0 and is 1 at most")
+            raise ValueError(f"{odd[0]} is a share of a length: it must be above 0 and at most 1")
         penalties = {"alpha_ct": self.alpha_ct, "alpha_st": self.alpha_st}
         if odd := [f"{name}={value:g}" for name, value in penalties.items() if not 0 <= value < np.inf]:
-            raise ValueError(f"{odd[0]} is a penalty: 0 or more")
+            raise ValueError(f"{odd[0]} is a penalty: it must be 0 or more")
         if not 0 < self.max_efpr < np.inf:
-            raise ValueError(f"max_efpr={self.max_efpr:g} is a number of false positives per hour: above 0")
+            raise ValueError(f"max_efpr={self.max_efpr:g} is a number of false positives per hour: it must be above 0")
         if (self.cttc is None) != (self.alpha_ct == 0):
             raise ValueError(f"cttc and alpha_ct go together: got cttc={self.cttc}, alpha_ct={self.alpha_ct}")
 

@@ -37,12 +37,12 @@ class PseudoLabels:
                 raise CacheError(f"{path}: no logits of {missing[:5]}; the ensemble was trained on other classes")
             columns = [stored.index(label) for label in classes]
             if self._columns and columns != self._columns:
-                raise CacheError(f"{path}: its classes stand in another order than in {files[0]}; make both again")
+                raise CacheError(f"{path}: its classes are in a different order than in {files[0]}; make both again")
             self._columns = columns
             if abs(index["frame_rate"] - grid.frame_rate) > 1e-9:
                 raise CacheError(
                     f"{path}: {index['frame_rate']:g} frames per second, the detector has {grid.frame_rate:g}; "
-                    "members of an ensemble and who learns from it need one frame_rate"
+                    "members of an ensemble and stages that learn from it need the same frame_rate"
                 )
 
     def __contains__(self, clip: str) -> bool:

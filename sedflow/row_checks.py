@@ -32,12 +32,12 @@ def check_augment_rows(settings: dict, stage: Stage, kinds: Kinds, at: str) -> N
     _check_named(settings.get("sources"), stage, f"{at}.sources", name)
     chosen = settings.get("sources") or list(stage.sources)
     if _needs_events(settings) and not {kinds[source] for source in chosen} & _SAY_WHEN:
-        raise SettingsError(f"{at}.sources: {name} is for clips whose labels say when, and {chosen} have none such")
+        raise SettingsError(f"{at}.sources: {name} needs labels with onsets and offsets, and {chosen} have none")
     if isinstance(groups, list):
         named = [source for group in groups for source in group]
         _check_named(named, stage, f"{at}.groups", name)
         if twice := {source for source in named if named.count(source) > 1}:
-            raise SettingsError(f"{at}.groups: {sorted(twice)} stand in two groups of {name}; a clip is in one")
+            raise SettingsError(f"{at}.groups: {sorted(twice)} are in two groups of {name}; a clip belongs to one")
     if name != "mixup":
         return
     together = [[source for source, share in stage.sources.items() if share]] if groups == "batch" else groups
@@ -117,16 +117,16 @@ def check_order_of_mixing(augment: list[dict], stage: Stage, at: str) -> None:
         clean = consistency and settings.get("teacher", "clean") == "clean"
         if name == "mixup" and (clean or (listens and settings.get("on", "waveform") != "waveform")):
             mixed = (mixed or set()) | rows
-            who = "the teacher" if clean else "the detector that listens along"
+            who = "the teacher" if clean else "the detector of distillation.checkpoint"
 
 
 def _check_named(sources: list[str] | None, stage: Stage, at: str, name: str) -> None:
     if sources is not None and not sources:
-        raise SettingsError(f"{at}: {name} is of no source; name some, or drop the setting for all")
+        raise SettingsError(f"{at}: {name} lists no source; name some, or drop the setting to use all")
     for source in sources or ():
         if source not in stage.sources:
             hint = plugins.nearest(source, stage.sources)
-            raise SettingsError(f"{at}: {name} names {source!r}, which is no source of this stage{hint}")
+            raise SettingsError(f"{at}: {name} names {source!r}, which is not a source of this stage{hint}")
 
 
 def check_repeated(settings: dict, system: System, at: str) -> None:

@@ -48,7 +48,7 @@ class Draws:
         self.round_clips = min(len(pool), round_clips or len(pool))
         if weights is not None and self.round_clips > 0.5 * len(pool):
             log.warning(
-                "%s: a round draws %d of %d clips, so balancing hardly changes which ones; set fewer `epoch_clips`",
+                "%s: a round draws %d of %d clips, so balancing hardly changes which ones; lower `epoch_clips`",
                 source, self.round_clips, len(pool),
             )  # fmt: skip
         self._round: tuple[int, np.ndarray] | None = None  # the last one, so that it is not drawn for every clip

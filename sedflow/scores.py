@@ -104,7 +104,7 @@ def check_target(path, clips: Iterable[str]) -> None:
         raise ScoreError(f"{path}: a folder; name a file to write")
     if others := sorted({file.name for file in path.glob("*.tsv")} - {f"{clip}.tsv" for clip in clips}):
         raise ScoreError(
-            f"{path}: {len(others)} .tsv files of other clips lie here, e.g. {others[:10]}, and would be read as "
+            f"{path}: {len(others)} .tsv files of other clips are here, e.g. {others[:10]}, and would be read as "
             "scores of this set; delete them or name another folder"
         )
 
@@ -187,9 +187,7 @@ class ScoreColumns:
         self.clip = names.indices.to_numpy()
         self.onset, self.offset = (table[column].to_numpy() for column in TIME_COLUMNS)
         if np.any(np.diff(self.clip) < 0):
-            raise ScoreError(
-                f"{path}: the clips do not stand one behind the other; write the file with `sedflow score`"
-            )
+            raise ScoreError(f"{path}: the rows are not grouped by clip; write the file with `sedflow score`")
 
     def column(self, label: str) -> np.ndarray:
         """Scores of one class, shape (frames,)."""
@@ -236,7 +234,7 @@ def _read_parquet(path: Path) -> dict[str, Scores]:
     for begin, end in zip(starts, [*starts[1:], len(names)], strict=True):
         clip = clip_id(names[begin])
         if clip in scores:
-            raise ScoreError(f"{path}: the rows of clip {clip!r} do not stand together")
+            raise ScoreError(f"{path}: the rows of clip {clip!r} are not contiguous")
         scores[clip] = _one_clip(
             f"{path}, clip {clip}", values[begin:end], onsets[begin:end], offsets[begin:end], labels
         )

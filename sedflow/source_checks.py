@@ -50,7 +50,7 @@ def warn_of_sources(
         of_source = [clip for clip in clips if clip.source == source]
         labels = {clip.id: _labels(clip.id, kind, strong, weak) for clip in of_source}
         if source in HELD_OUT:
-            warnings += [f"{source}: {doubt}: what is measured leaves that out" for doubt in _absent(labels, classes)]
+            warnings += [f"{source}: {doubt}: metrics on it will not cover that" for doubt in _absent(labels, classes)]
             continue
         found = _absent(labels, classes) + _balance(labels, classes, kind)
         if kind == "weak":
@@ -100,7 +100,7 @@ def _silent_negatives(negatives: Iterable[Clip]) -> list[str]:
         return []
     return [
         f"{len(silent)} of its {len(paths)} clips without events are silent (below -60 dB), e.g. "
-        f"{', '.join(path.name for path in silent[:3])}; negatives should sound like the places of use"
+        f"{', '.join(path.name for path in silent[:3])}; negatives should sound like its place of use"
     ]
 
 
@@ -108,7 +108,9 @@ def _overlaps(events_of_clips: Sequence[Sequence[Event]]) -> list[str]:
     several = [sorted(events, key=lambda event: event.onset) for events in events_of_clips if len(events) > 1]
     if not several or any(_overlap(events) for events in several):
         return []
-    return [f"in none of its {len(several)} clips with several events two sound at once; real clips overlap"]
+    return [
+        f"in none of its {len(several)} clips with several events do two sound at once; events in real clips overlap"
+    ]
 
 
 def _overlap(events: Sequence[Event]) -> bool:

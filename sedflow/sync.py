@@ -78,7 +78,7 @@ def record() -> None:
         raise SyncError("Snakemake still has jobs to run: run `snakemake` to the end, then record")
     if stale := list(_stale_files()):
         raise SyncError(
-            f"{len(stale)} files belong to nothing that is made now (settings from before?) and would be versioned; "
+            f"{len(stale)} files belong to no current output (left from earlier settings?) and would be versioned; "
             f"delete them first: {' '.join(stale[:5])}"
         )
     _look_again()
@@ -93,7 +93,7 @@ def adopt() -> None:
     SyncError    results on disk are in no cache yet, or the files differ from ``dvc.lock``
     """
     if not LOCK.is_file():
-        raise SyncError("there is no dvc.lock, so no files to adopt: `snakemake` makes them, `dvc repro` too")
+        raise SyncError("there is no dvc.lock, so there is nothing to adopt: run `snakemake` or `dvc repro`")
     if _run("dvc", "checkout", "--quiet", check=False).returncode:
         raise SyncError(
             "dvc checkout refused: results on disk are in no cache yet (record or delete them), or the cache lacks "
@@ -101,7 +101,9 @@ def adopt() -> None:
         )
     _look_again()
     if differing := _differing():
-        raise SyncError(f"these differ from dvc.lock, so nobody knows what made them: {differing}. Run `dvc repro`")
+        raise SyncError(
+            f"these differ from dvc.lock, so it is unknown what produced them: {differing}. Run `dvc repro`"
+        )
     _forget_other_features()
     with tempfile.TemporaryDirectory() as folder:
         _locked_settings(Path(folder))

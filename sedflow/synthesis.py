@@ -59,7 +59,7 @@ class Recipe:
             *normal, low, high = getattr(self, name)
             mean, sd = normal or ((low + high) / 2, 0.0)
             if low > high or mean + 5 * sd < low or mean - 5 * sd > high:
-                raise SynthesisError(f"{name}: nothing lies from {low:g} to {high:g}; correct them, or `seconds`")
+                raise SynthesisError(f"{name}: no value lies between {low:g} and {high:g}; correct them, or `seconds`")
         if self.onset[3] >= self.seconds:
             raise SynthesisError(
                 f"onset: events may begin at {self.onset[3]:g} s, but soundscapes last {self.seconds:g} s; lower the "

@@ -73,7 +73,7 @@ def check_system(page: dict, where: str = "system") -> System:
     if system.inference.hop_seconds > system.inference.window_seconds:
         raise SettingsError(
             f"{where}: inference.hop_seconds: {system.inference.hop_seconds:g} is more than window_seconds "
-            f"{system.inference.window_seconds:g}, so parts of long recordings would not be heard; lower it"
+            f"{system.inference.window_seconds:g}, so parts of long recordings would be skipped; lower it"
         )
     for encoder in system.detector.encoders:
         own = {key: value for key, value in encoder.items() if key != "weights"}
@@ -239,8 +239,8 @@ def _check_schedule(stage: Stage, at: str) -> None:
     """Schedule and validation fit into the steps there are; a warm-up may be longer, as published ones are."""
     if stage.optimizer.constant_steps >= stage.steps:
         raise SettingsError(
-            f"{at}.optimizer.constant_steps: {stage.optimizer.constant_steps} of {stage.steps} steps leave none to "
-            "fall in; lower it, or set `schedule: constant`"
+            f"{at}.optimizer.constant_steps: {stage.optimizer.constant_steps} of {stage.steps} steps leave none for "
+            "the decay; lower it, or set `schedule: constant`"
         )
     if stage.validate_every > stage.steps or stage.steps % stage.validate_every:
         raise SettingsError(f"{at}.validate_every: {stage.validate_every} must divide steps ({stage.steps})")
@@ -248,7 +248,7 @@ def _check_schedule(stage: Stage, at: str) -> None:
 
 def _check_sources(system: System, stage: Stage, kinds: dict[str, str], at: str) -> None:
     if sum(stage.sources.values()) < 1 or min(stage.sources.values()) < 0:
-        raise SettingsError(f"{at}.sources: the shares {stage.sources} make no batch")
+        raise SettingsError(f"{at}.sources: the shares {stage.sources} give an empty batch")
     offered = _offered(system)
     for source, share in stage.sources.items():
         if share or source not in SOURCE_KINDS:
@@ -256,10 +256,10 @@ def _check_sources(system: System, stage: Stage, kinds: dict[str, str], at: str)
     for key in ("sampling", "epoch_clips"):
         for source in getattr(stage, key):
             if source not in stage.sources:
-                raise SettingsError(f"{at}.{key}: {source!r} is no source here{nearest(source, stage.sources)}")
+                raise SettingsError(f"{at}.{key}: {source!r} is not a source here{nearest(source, stage.sources)}")
     for source, how in stage.sampling.items():
         if how == "balanced" and kinds.get(source, "none") in ("none", PSEUDO):
-            raise SettingsError(f"{at}.sampling: {source!r} has no labels that could be balanced; set it to uniform")
+            raise SettingsError(f"{at}.sampling: {source!r} has no labels to balance; set it to uniform")
 
 
 def _offered(system: System) -> set[str]:

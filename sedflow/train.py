@@ -99,7 +99,7 @@ def alone_in(work: Path) -> Iterator[None]:
             fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:  # a file system may have no locks
             if error.errno in (errno.EACCES, errno.EAGAIN):
-                log.warning("%s: another job is at this run; waiting for its results", work)
+                log.warning("%s: another job is working on this run; waiting for its results", work)
                 fcntl.lockf(lock, fcntl.LOCK_EX)
         yield
 
@@ -175,7 +175,7 @@ def build_networks(settings: dict, classes: list[str], weights: dict, start_from
         network.freeze(settings["stage"]["freeze"])
         network.set_dropout(settings["stage"]["dropout"])
     if unused := freeze_unused(student):
-        log.info("no score depends on these parameters, they stay as they are: %s", ", ".join(unused))
+        log.info("no score depends on these parameters, they stay unchanged: %s", ", ".join(unused))
     return student, teacher
 
 
@@ -186,7 +186,7 @@ def check_start(before: Specification, settings: dict, classes: list[str], path)
     for field in ours | theirs:
         if ours.get(field) != theirs.get(field):
             raise CheckpointError(
-                f"{path}: its {field} is {theirs.get(field)}, this stage's {ours.get(field)}; train the stage before "
+                f"{path}: its {field} is {theirs.get(field)}, this stage's {ours.get(field)}; train the previous stage "
                 "again with these settings"
             )
 
@@ -196,7 +196,7 @@ def check_validation(clips: ClipSet, processes: int) -> None:
     count = len(clips.of_source("validation"))
     if count < processes:
         raise plugins.SettingsError(
-            f"processes: {count} validation clips are too few for {processes} of them, which read clips of their own; "
+            f"processes: {count} validation clips are too few for {processes} of them, each of which needs its own; "
             + ("lower `processes`, or let the corpora make more" if count else "let a corpus make some")
         )
 

@@ -115,7 +115,7 @@ class Waiting(Callback):
     @rank_zero_only
     def _say(self, step: int, share: float) -> None:
         hint = "; raise `workers`" if share > 0.05 else ""
-        print(f"\nstep {step}: {share:.1%} of the time went by waiting for data{hint}", flush=True)
+        print(f"\nstep {step}: {share:.1%} of the time was spent waiting for data{hint}", flush=True)
 
 
 class MovableCheckpoints(ModelCheckpoint):

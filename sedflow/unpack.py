@@ -50,7 +50,7 @@ def unpack(archive: Path, out: Path, most_bytes: int = MOST_BYTES, most_files: i
         if isinstance(error, OSError) and is_ours(error):
             raise
         reason = str(error).split("\n")[0].rstrip(":")
-        raise ArchiveError(f"{archive.name}: no complete zip or tar archive ({reason}); download it again") from None
+        raise ArchiveError(f"{archive.name}: not a complete zip or tar archive ({reason}); download it again") from None
 
 
 def _zip_members(archive, file):

@@ -146,7 +146,7 @@ def _check_settings(encoder: nn.Module, path: str | Path) -> None:
     """Refuse a converted file whose weights belong to settings that the encoder has not and no shape tells."""
     told = read_metadata(path).get("trained_with", {})
     if not isinstance(told, dict):
-        raise CheckpointError(f"{path}: its specification says trained_with {told!r}, which is no table; {_AGAIN}")
+        raise CheckpointError(f"{path}: its specification says trained_with {told!r}, which is not a table; {_AGAIN}")
     ours = getattr(encoder, "trained_with", {})
     differing = [
         f"{name} {told[name]!r}, the encoder {ours[name]!r}"
@@ -154,7 +154,9 @@ def _check_settings(encoder: nn.Module, path: str | Path) -> None:
         if told.get(name, ours[name]) != ours[name]
     ]
     if differing:
-        raise CheckpointError(f"{path}: the weights were trained with {'; '.join(differing)}; build the encoder so")
+        raise CheckpointError(
+            f"{path}: the weights were trained with {'; '.join(differing)}; build the encoder with the same settings"
+        )
 
 
 def drawn_projection(encoder: nn.Module) -> dict[str, torch.Tensor]:
@@ -196,7 +198,9 @@ def load_strict(module: nn.Module, tensors: dict[str, torch.Tensor], path: str |
         },
     }
     if any(faults.values()):
-        lines = [f"{path}: the weights do not fit {type(module).__name__}; is it another size or another encoder's?"]
+        lines = [
+            f"{path}: the weights do not fit {type(module).__name__}; are they of another size or another encoder?"
+        ]
         lines += [f"  {len(names)} {fault}: {shortened(names)}" for fault, names in faults.items() if names]
         raise CheckpointError("\n".join(lines))
     module.load_state_dict(tensors)

@@ -52,7 +52,7 @@ def fetch_record(record: int, key: str, folder: Path) -> Path:
             found = _checksum(out, checksum)
             out.unlink()
             raise DownloadError(
-                f"{record}/{key}: its sum is {found}, the record says {checksum}; it was damaged on the way, "
+                f"{record}/{key}: its checksum is {found}, the record says {checksum}; it was damaged in transit, "
                 "give the same command again"
             )
     with replacing(_complete(out)) as unfinished:

@@ -168,8 +168,8 @@ class Folder:
         for label in sorted(labels):
             if (other := spelt.setdefault(label.casefold().translate(_SPELLING), label)) != label:
                 raise LabelError(
-                    f"{self.path}: the tables name {other!r} and {label!r}; spell them alike, or, if they are two "
-                    "classes, write classes.txt with both (one a line, other spellings of it behind it after tabs)"
+                    f"{self.path}: the tables contain {other!r} and {label!r}; use one spelling or, if they are two "
+                    "classes, write classes.txt with both (one per line; its other spellings follow after tabs)"
                 )
         return ClassSet(tuple(sorted(labels)))
 

@@ -77,7 +77,9 @@ class _Mamba2(nn.Module):
     def __init__(self, width, inner, state, kernel, head_dim, chunk):
         super().__init__()
         if inner % head_dim:
-            raise ValueError(f"mamba: {inner} inner channels (expand · width) do not make heads of {head_dim}")
+            raise ValueError(
+                f"mamba: {inner} inner channels (expand · width) cannot be divided into heads of {head_dim}"
+            )
         heads = inner // head_dim
         self.sizes = [inner, inner + 2 * state, heads]  # gate; signal, write and read vectors; step
         self.state, self.kernel, self.head_dim, self.chunk = state, kernel, head_dim, chunk

@@ -179,7 +179,7 @@ def assert_equal_but_for_rounding(one: Path, two: Path, within: float = 1e-4, id
 def test_a_stage_goes_on_with_its_own_detector_alone(frozen, tmp_path, dropout, classes):
     settings = training_run.settings("finetune", detector={"dropout": dropout})
     before = read_specification(frozen / "best.safetensors")
-    message = rf"best\.safetensors: its {'classes' if classes else 'dropout'} is .*; train the stage before again"
+    message = rf"best\.safetensors: its {'classes' if classes else 'dropout'} is .*; train the previous stage again"
     with pytest.raises(CheckpointError, match=message):
         build_networks(settings, classes or before.classes, {}, frozen / "best.safetensors")
 

@@ -112,7 +112,7 @@ def test_settings_that_tensors_do_not_tell_are_asked_for_or_called_assumed(golde
             continue
         path = official_file(vectors, tmp_path)
         assert any("heads" in told and "unknown" in told for told in identify(path).assumed)
-        with pytest.raises(CheckpointError, match=r"do not tell its number of heads.*--settings"):
+        with pytest.raises(CheckpointError, match=r"do not show its number of heads.*--settings"):
             convert(path, out)
         assert not out.exists()
     for dim, heads in ((384, 6), (768, 12)):

@@ -157,7 +157,7 @@ ID3 = b"ID3\x03\x00\x00\x00\x00\x00\x05title"
 def test_an_mp3_of_variable_bit_rate_needs_a_header(tmp_path, loud, rate, tag):
     path = without_header(tmp_path / "a.mp3", loud, "VARIABLE", rate, tag)
     with pytest.raises(
-        AudioError, match=r"a\.mp3: no header tells its length: \d+ samples .*ffmpeg -i in\.mp3 -c copy"
+        AudioError, match=r"a\.mp3: no header gives its length: \d+ samples .*ffmpeg -i in\.mp3 -c copy"
     ):
         audio.info(path)
 

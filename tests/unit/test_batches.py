@@ -130,11 +130,11 @@ def test_corpora_that_do_not_fit_together_are_refused(two_corpora):
     with pytest.raises(LabelError, match="6 clips have the name of another corpus' clip"):
         read_manifests([folders[0], folders[0]], [homes, homes])
     homes.copies = {"dog": ["hound"]}
-    with pytest.raises(LabelError, match="copies: 'hound' is no class of this system"):
+    with pytest.raises(LabelError, match="copies: 'hound' is not a class of this system"):
         read_manifests(folders, [homes, streets])
     streets.sources = {"weak": "soft"}
     homes.copies = {}
-    with pytest.raises(LabelError, match="'weak' has soft labels here and weak labels in a corpus before"):
+    with pytest.raises(LabelError, match="'weak' has soft labels here and weak labels in an earlier corpus"):
         read_manifests(folders, [homes, streets])
 
 
@@ -382,9 +382,9 @@ def test_clips_without_labels_come_last_and_sources_without_any_cannot_be_balanc
 @pytest.mark.parametrize(
     ("sampling", "message"),
     [
-        ({"weeks": "uniform"}, r"stages\.only\.sampling: 'weeks' is no source here; did you mean 'weak'\?"),
-        ({"unlabeled": "balanced"}, r"sampling: 'unlabeled' has no labels that could be balanced; set it to uniform"),
-        ({"pseudo": "balanced"}, r"sampling: 'pseudo' has no labels that could be balanced; set it to uniform"),
+        ({"weeks": "uniform"}, r"stages\.only\.sampling: 'weeks' is not a source here; did you mean 'weak'\?"),
+        ({"unlabeled": "balanced"}, r"sampling: 'unlabeled' has no labels to balance; set it to uniform"),
+        ({"pseudo": "balanced"}, r"sampling: 'pseudo' has no labels to balance; set it to uniform"),
         ({"weak": "evenly"}, r"stages\.only\.sampling\.weak: Input should be 'uniform' or 'balanced'"),
     ],
 )

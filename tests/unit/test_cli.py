@@ -56,9 +56,9 @@ def test_every_import_of_ours_stands_in_the_command_that_needs_it():
         (["score", "nowhere", "--checkpoint", "c.safetensors", "--out", "s"], "nowhere"),
         (
             ["score", "one.wav", "--checkpoint", "c.safetensors", "--out", "s"],
-            "one.wav: a file, and `score` reads folders",
+            "one.wav: this is a file, but `score` reads folders",
         ),
-        (["detect", ".", "--checkpoint", "c.safetensors"], "a folder, and `detect` reads one recording"),
+        (["detect", ".", "--checkpoint", "c.safetensors"], "this is a folder, but `detect` reads one recording"),
         (["download", '{"name": "dmeo"}', "--out", "raw"], "did you mean 'demo'"),
         (["weights", "mn05_as", "--out", "w.pt"], "mn05_as"),
         (["inspect", "nowhere.safetensors"], "nowhere.safetensors"),

@@ -231,7 +231,7 @@ def test_rare_absent_and_ubiquitous_classes_are_warned_of(tmp_path):
     ]
     assert doubts_about(tmp_path, "validation", "strong", [[("dog", 0, 0.1)]] * 11 + [[("cat", 0, 0.2)]]) == []
     assert doubts_about(tmp_path, "validation", "strong", [[("dog", 0, 0.1)]]) == [
-        "validation: none of its 1 clips has cat: what is measured leaves that out"
+        "validation: none of its 1 clips has cat: metrics on it will not cover that"
     ]
 
 

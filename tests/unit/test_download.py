@@ -328,7 +328,7 @@ def test_broken_archives_are_named(tmp_path, kind):
         content["tar"] = (tmp_path / "whole").read_bytes()[:600]
     content["zip"] = zipped({"file": CONTENT})[:5000]
     (tmp_path / "broken").write_bytes(content[kind])
-    with pytest.raises(ArchiveError, match=r"broken: no complete zip or tar archive .*download it again"):
+    with pytest.raises(ArchiveError, match=r"broken: not a complete zip or tar archive .*download it again"):
         unpack(tmp_path / "broken", tmp_path / "out")
     assert not (tmp_path / "out" / "file").exists()
 

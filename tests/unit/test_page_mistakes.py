@@ -36,14 +36,14 @@ WAVMIXED, MIXED = ("augment", 0), ("augment", 1)
     ("stage", "path", "value", "message"),
     [
         ("frozen", (*SOFT, "sources"), ["sotf"], r"losses\.sources: .*'sotf', .*no source .*did you mean 'soft'"),
-        ("frozen", (*SOFT, "sources"), [], r"losses\.sources: supervised is of no source"),
+        ("frozen", (*SOFT, "sources"), [], r"losses\.sources: supervised lists no source"),
         ("frozen", (*SOFT, "sources"), ["unlabeled"], r"learns from labels, and \['unlabeled'\] have none"),
         ("frozen", (*CONSISTENCY, "weak_sources"), ["weka"], r"losses\.weak_sources: .*did you mean 'weak'"),
         ("frozen_2", (*DISTILLATION, "sources"), ["real"], r"losses\.sources: distillation names 'real'"),
         ("frozen", (*WAVMIXED, "sources"), ["real"], r"augment\.sources: wavmix names 'real'"),
-        ("frozen", (*WAVMIXED, "sources"), ["weak"], r"labels say when, and \['weak'\] have none such"),
+        ("frozen", (*WAVMIXED, "sources"), ["weak"], r"labels with onsets and offsets, and \['weak'\] have none"),
         ("frozen", (*MIXED, "groups"), [["sotf"]], r"augment\.groups: .*did you mean 'soft'"),
-        ("frozen", (*MIXED, "groups"), [["soft"], ["weak", "soft"]], r"\['soft'\] stand in two groups"),
+        ("frozen", (*MIXED, "groups"), [["soft"], ["weak", "soft"]], r"\['soft'\] are in two groups"),
         ("frozen", (*MIXED, "groups"), [["weak", "soft"]], r"differ in kind: \['strong', 'weak'\]; mix by `kind`"),
         ("frozen", (*MIXED, "groups"), "batch", r"'unlabeled'\] cannot be mixed, their labels differ in kind"),
         ("frozen", (*MIXED, "groups"), "kinds", r"mixup cannot take 'kinds': Input should be 'kind'"),
@@ -57,9 +57,9 @@ WAVMIXED, MIXED = ("augment", 0), ("augment", 1)
         ("frozen", (*CONSISTENCY, "weight"), -1, r"losses: consistency: weight: .*greater than or equal to 0"),
         ("frozen", (*CONSISTENCY, "ramp"), "exponential", r"ramp_limit .*the ramp is exponential, drop it"),
         ("frozen", (*CONSISTENCY, "ramp_steps"), 0, r"a linear ramp with ramp_steps 0 does nothing"),
-        ("frozen", (*CONSISTENCY, "dilute"), True, r"losses\.dilute: .*no use for it without `classes: known`"),
+        ("frozen", (*CONSISTENCY, "dilute"), True, r"losses\.dilute: .*ignores it without `classes: known`"),
         ("frozen", (*CONSISTENCY, "count_kinds"), True, r"losses\.count_kinds: .*without `group_divisor`; add that"),
-        ("frozen_2", (*DISTILLATION, "network"), "teacher", r"losses\.network: .*no use for it without `checkpoint`"),
+        ("frozen_2", (*DISTILLATION, "network"), "teacher", r"losses\.network: .*ignores it without `checkpoint`"),
         ("frozen_2", (*DISTILLATION, "balance"), 7, r"distillation cannot take 7"),
         ("frozen", ("optimizer", "floor"), 2, r"optimizer\.floor: .*less than or equal to 1"),
         (
@@ -103,7 +103,10 @@ def test_a_setting_that_would_do_something_else_is_refused(stage, path, value, m
             {"schedule": "constant", "floor": 0.5},
             r"stages\.frozen\.optimizer: floor .*a constant one has none, drop it",
         ),
-        ({"schedule": "constant_then_cosine", "constant_steps": 14200}, "14200 of 14200 steps leave none to fall in"),
+        (
+            {"schedule": "constant_then_cosine", "constant_steps": 14200},
+            "14200 of 14200 steps leave none for the decay",
+        ),
     ],
 )
 def test_a_schedule_that_has_no_use_for_its_settings_is_refused(schedule, message):
@@ -138,10 +141,12 @@ def test_a_detector_that_listens_along_cannot_follow_either():
     page = changed("frozen", ("augment",), [MIXUP | {"teacher": "mixed"}, {"name": "frame_shift"}])
     check_system(page)
     page["stages"]["frozen"]["losses"].append({"name": "distillation", "checkpoint": "models/a/b/c/best.safetensors"})
-    refused(page, "the detector that listens along cannot follow; put it before mixup$")
+    refused(page, "the detector of distillation.checkpoint cannot follow; put it before mixup$")
     # it would hear each clip masked, and then their mixture; the student hears the mixture masked
     page["stages"]["frozen"]["augment"][-1] = {"name": "time_mask"}
-    refused(page, "'time_mask' changes clips and labels after 'mixup', and the detector that listens along cannot")
+    refused(
+        page, "'time_mask' changes clips and labels after 'mixup', and the detector of distillation.checkpoint cannot"
+    )
 
 
 def test_pseudo_labels_are_a_kind_of_their_own():

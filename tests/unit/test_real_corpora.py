@@ -326,7 +326,9 @@ def test_a_file_that_is_not_the_record_s_is_refused(tmp_path, record):
     (tmp_path / "a.tsv").write_text("filename\n")
     serve(1, **{"a.tsv": tmp_path / "a.tsv"})
     (folder / "a.tsv").write_text("filename\nforeign.wav\n")
-    with pytest.raises(DownloadError, match=r"1/a\.tsv: its sum is md5:.*the record says md5:.*damaged on the way"):
+    with pytest.raises(
+        DownloadError, match=r"1/a\.tsv: its checksum is md5:.*the record says md5:.*damaged in transit"
+    ):
         zenodo.fetch_record(1, "a.tsv", tmp_path / "raw")
     assert not (tmp_path / "raw/1/a.tsv").exists()
     with pytest.raises(DownloadError, match=r"0 files 'b\.tsv' in the record, it has \['a\.tsv'\]"):

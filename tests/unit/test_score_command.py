@@ -82,7 +82,7 @@ def test_options_that_say_nothing_together_are_refused(words, said):
         ("taken/scores", "taken: a file where a folder is needed"),
         ("taken/set.parquet", "taken: a file where a folder is needed"),
         ("folder.parquet", r"folder\.parquet: a folder; name a file"),
-        ("others", r"others: 1 \.tsv files of other clips lie here, e\.g\. \['three\.tsv'\]"),
+        ("others", r"others: 1 \.tsv files of other clips are here, e\.g\. \['three\.tsv'\]"),
     ],
 )
 def test_where_scores_cannot_go_is_told_before_anything_is_read(recordings, tmp_path, out, said):

@@ -91,7 +91,7 @@ def test_a_write_that_breaks_off_leaves_the_old_scores_of_a_clip(tmp_path, monke
 
 def test_scores_of_other_clips_are_not_written_beside_those_of_a_folder(tmp_path):
     save_scores(tmp_path, {"a": scores_of()})
-    with pytest.raises(ScoreError, match=r"1 \.tsv files of other clips lie here, e\.g\. \['a\.tsv'\]"):
+    with pytest.raises(ScoreError, match=r"1 \.tsv files of other clips are here, e\.g\. \['a\.tsv'\]"):
         save_scores(tmp_path, {"b": scores_of()})
     assert list(load_scores(tmp_path)) == ["a"]
 

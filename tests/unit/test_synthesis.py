@@ -206,9 +206,9 @@ def test_a_recipe_that_always_clips_is_refused(bank, tmp_path):
     ("settings", "message"),
     [
         ({"seconds": 5.0}, "onset: events may begin at 9.5 s, but soundscapes last 5 s"),
-        ({"onset": (0.2, 0.1, 0.25, -0.1)}, "onset: nothing lies from 0.25 to -0.1"),
-        ({"events": (20.0, 1.0, 1.0, 5.0)}, "events: nothing lies from 1 to 5"),
-        ({"snr_db": (30.0, 6.0)}, "snr_db: nothing lies from 30 to 6"),
+        ({"onset": (0.2, 0.1, 0.25, -0.1)}, "onset: no value lies between 0.25 and -0.1"),
+        ({"events": (20.0, 1.0, 1.0, 5.0)}, "events: no value lies between 1 and 5"),
+        ({"snr_db": (30.0, 6.0)}, "snr_db: no value lies between 30 and 6"),
     ],
 )
 def test_a_recipe_that_nothing_could_be_drawn_by_is_refused(settings, message):

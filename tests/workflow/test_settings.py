@@ -30,7 +30,7 @@ PAGE = "workflow/systems/demo.yaml"
         (PAGE, ["detector", "encoders", 0, "weights"], "mn04", "no weights 'mn04'; did you mean 'mn04_as'?"),
         ("params.yaml", ["system"], "dmeo", "there is no system 'dmeo'"),
         ("params.yaml", ["sedes"], [1], "params.yaml: sedes: unknown setting; did you mean 'seeds'?"),
-        ("params.yaml", ["corpora"], ["esc10"], "params.yaml: corpora: ['esc10'] is not what"),
+        ("params.yaml", ["corpora"], ["esc10"], "params.yaml: corpora: ['esc10'] does not match"),
     ],
 )
 def test_a_typo_is_named_with_file_key_and_nearest_key(pristine, tmp_path, file, path, value, said):
