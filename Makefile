@@ -26,7 +26,7 @@ activate := . .venv/bin/activate
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-install: .venv/installed ## make .venv from the lock file, with the system libraries (a second call installs nothing)
+install: .venv/installed ## create .venv from the lock file, with the system libraries (a second call installs nothing)
 	@:
 
 .venv/installed: envs/sedflow.lock envs/build.lock envs/install.sh pyproject.toml
@@ -50,16 +50,16 @@ lint: install ## ruff and snakefmt
 	@$(activate); ruff format --check --quiet .
 	@$(activate); snakefmt --check Snakefile workflow/rules
 
-format: install ## mend what lint would complain about
+format: install ## fix what lint would complain about
 	@$(activate); ruff check --quiet --fix . ; ruff format --quiet . ; snakefmt Snakefile workflow/rules
 
-bench: install ## time against named peers; tables go to bench/results (one only: make bench ONLY=cache)
+bench: install ## time against other implementations; tables go to bench/results (only one: make bench ONLY=cache)
 	@$(activate); for script in $(or $(ONLY:%=bench/%.py),$(filter-out bench/common.py,$(wildcard bench/*.py))); do python $$script; done
 
 .venv/bin/uv:
 	@envs/install.sh
 
-lock: .venv/bin/uv ## resolve pyproject.toml anew into envs/*.lock
+lock: .venv/bin/uv ## resolve pyproject.toml again into envs/*.lock
 	@$(activate); export UV_CUSTOM_COMPILE_COMMAND='make lock'; \
 	resolve='uv pip compile -q --python-version 3.11 --python-platform linux --generate-hashes --no-annotate'; \
 	$$resolve pyproject.toml --extra dev -o envs/sedflow.lock; \

@@ -86,7 +86,7 @@ def write_detections(path, detections: Mapping[str, Iterable[Event]], format: st
         for clip, events in detections.items():
             _write_raven(_file(path, f"{clip}{RAVEN_SUFFIX}", detections), events)
     else:
-        raise ValueError(f"no format {format!r}; there are {list(FORMATS)}")
+        raise ValueError(f"no format {format!r}; choose from {list(FORMATS)}")
 
 
 def _file(path: Path, name: str, detections: Mapping) -> Path:

@@ -41,7 +41,7 @@ def plugin(family: str, name: str) -> str:
 def modules(command: str, used: Iterable[tuple[str, str]] = ()) -> list[Path]:
     """Files of the package that a command imports, its plugins included, in order of path."""
     if command not in _commands():
-        raise KeyError(f"steps.py has no command {command!r}; there are {sorted(_commands())}")
+        raise KeyError(f"steps.py has no command {command!r}; choose from {sorted(_commands())}")
     return _reached([*_commands()[command], *(plugins.source_file(family, name) for family, name in used)])
 
 

@@ -157,7 +157,7 @@ def fetch_weights(name: str, out: Path, mirror: Path | None = None) -> str:
     """
     catalogue = pretrained()
     if name not in catalogue:
-        raise DownloadError(f"no pretrained weights {name!r} in data/pretrained.yaml; there are {sorted(catalogue)}")
+        raise DownloadError(f"no pretrained weights {name!r} in data/pretrained.yaml; choose from {sorted(catalogue)}")
     entry = catalogue[name]
     record = out.with_name(out.name + ".sha256")
     recorded, address = [*(record.read_text(encoding="utf-8").split() if record.is_file() else []), None, None][:2]

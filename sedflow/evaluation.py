@@ -242,7 +242,7 @@ def select_classes(
     strangers = [label for label in classes if label not in known]
     if strangers:
         raise EvaluationError(
-            f"{len(strangers)} classes have no scores, e.g. {strangers[:10]}; there are {list(known)}"
+            f"{len(strangers)} classes have no scores, e.g. {strangers[:10]}; choose from {list(known)}"
         )
     columns = [known.index(label) for label in classes]
     kept = {clip: Scores(s.values[:, columns], s.edges, tuple(classes)) for clip, s in scores.items()}

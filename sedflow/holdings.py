@@ -54,7 +54,7 @@ class Allowance:
     def __post_init__(self):
         strangers = sorted(set(self.missing) - set(self.sources)) if isinstance(self.missing, Mapping) else []
         if strangers:
-            raise LabelError(f"allow_missing: no set {strangers[0]!r}; there are {sorted(self.sources)}")
+            raise LabelError(f"allow_missing: no set {strangers[0]!r}; choose from {sorted(self.sources)}")
 
     def exceeded(self, missing: Mapping[str, int]) -> str:
         """How to allow that so many are missing of the sets, if the settings do not."""

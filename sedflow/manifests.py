@@ -107,7 +107,7 @@ def _copies(corpus, classes: ClassSet) -> dict[str, tuple[str, ...]]:
     copies = getattr(corpus, "copies", {})
     strangers = sorted({label for own, others in copies.items() for label in (own, *others)} - set(classes))
     if strangers:
-        raise LabelError(f"copies: {strangers[0]!r} is not a class of this system; there are {list(classes)}")
+        raise LabelError(f"copies: {strangers[0]!r} is not a class of this system; choose from {list(classes)}")
     return {own: tuple(others) for own, others in copies.items()}
 
 

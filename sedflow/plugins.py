@@ -124,7 +124,7 @@ def source_file(family: str, name: str) -> Path:
 def nearest(key: str, known) -> str:
     """End of a message: the nearest known name, or all of them."""
     close = difflib.get_close_matches(str(key), [str(k) for k in known], n=1)
-    return f"; did you mean {close[0]!r}?" if close else f"; there are {sorted({str(k) for k in known})}"
+    return f"; did you mean {close[0]!r}?" if close else f"; choose from {sorted({str(k) for k in known})}"
 
 
 @functools.cache

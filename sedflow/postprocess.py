@@ -185,7 +185,7 @@ def one_class(name: str, settings: Mapping):
     name = settings.get("name", name)
     settings = {key: value for key, value in settings.items() if key != "name"}
     if name not in KINDS:
-        raise PostprocessError(f"no post-processor {name!r}; there are {sorted(KINDS)}")
+        raise PostprocessError(f"no post-processor {name!r}; choose from {sorted(KINDS)}")
     known = [field.name for field in dataclasses.fields(KINDS[name])]
     odd = sorted(set(settings) - set(known))
     if odd:

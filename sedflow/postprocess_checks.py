@@ -30,7 +30,7 @@ def check(spec: Mapping, objective: str = OBJECTIVES[0]) -> None:
     """
     odd = sorted(set(spec) - set(PAGE_KEYS))
     if odd:
-        raise PostprocessError(f"postprocess has no key {odd[0]!r}; there are {list(PAGE_KEYS)}")
+        raise PostprocessError(f"postprocess has no key {odd[0]!r}; choose from {list(PAGE_KEYS)}")
     candidates = [
         settings
         for candidate in spec.get("candidates") or [{"steps": []} if spec.get("name") == "chain" else {}]
@@ -61,7 +61,7 @@ def _thresholds(kind: str, settings: Mapping) -> tuple[float, ...]:
 def check_objective(kind: str, objective: str) -> None:
     """Refuse an unknown objective, and one that a kind does not change."""
     if objective not in OBJECTIVES:
-        raise PostprocessError(f"no objective {objective!r}; there are {list(OBJECTIVES)}")
+        raise PostprocessError(f"no objective {objective!r}; choose from {list(OBJECTIVES)}")
     if kind == "threshold" and objective != "collar_f1_at_0.5":
         raise PostprocessError(f"{objective} is the same at every threshold; tune thresholds for 'collar_f1_at_0.5'")
 

@@ -139,7 +139,7 @@ def _check(kind, split, objective):
             "Tune on validation scores and apply the result to the test scores"
         )
     if kind not in KINDS:
-        raise PostprocessError(f"no post-processor {kind!r}; there are {sorted(KINDS)}")
+        raise PostprocessError(f"no post-processor {kind!r}; choose from {sorted(KINDS)}")
     check_objective(kind, objective)
 
 

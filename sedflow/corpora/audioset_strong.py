@@ -83,7 +83,7 @@ class AudioSetStrong:
         allow_missing: int | dict[str, int] = 0,
     ):
         if classes not in CLASS_LISTS:
-            raise LabelError(f"audioset_strong: no class list {classes!r}; there are {sorted(CLASS_LISTS)}")
+            raise LabelError(f"audioset_strong: no class list {classes!r}; choose from {sorted(CLASS_LISTS)}")
         rows = [row for _, row in read_table(DATA / "audioset_strong.tsv", ("label", "mid", "part"))]
         self.names = {row["mid"]: row["label"] for row in rows}
         # in order of code points, as in the published weights

@@ -78,7 +78,7 @@ class Demo:
         self.copies = copies or {}
         everything = ClassSet.read(DATA / "classes" / "demo.txt")
         if strangers := sorted(set(classes or ()) - set(everything)):
-            raise LabelError(f"demo: no class {strangers[0]!r}; there are {list(everything)}")
+            raise LabelError(f"demo: no class {strangers[0]!r}; choose from {list(everything)}")
         self.classes = ClassSet(tuple(classes)) if classes else everything
 
     def download(self, raw: Path, mirror: Path | None = None) -> None:

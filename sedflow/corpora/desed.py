@@ -206,7 +206,7 @@ def _chosen(strong: str, synthetic: str, external: bool, validation: list[str], 
         *(("validation", part, ("synthetic", "strong", *["external"] * external)) for part in validation),
     ):
         if value not in choices:
-            raise LabelError(f"desed: {setting} cannot be {value!r}; there are {list(choices)}")
+            raise LabelError(f"desed: {setting} cannot be {value!r}; choose from {list(choices)}")
     sets = {}
     if synthetic == "official":
         sets["synthetic"] = "synthetic_strong"

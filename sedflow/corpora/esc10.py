@@ -167,5 +167,5 @@ def _label(row) -> str:
 
 def _with_defaults(setting: str, defaults: dict, given: dict | None) -> dict:
     if unknown := sorted(set(given or {}) - set(defaults)):
-        raise ValueError(f"esc10: {setting} has no entry {unknown[0]!r}; there are {sorted(defaults)}")
+        raise ValueError(f"esc10: {setting} has no entry {unknown[0]!r}; choose from {sorted(defaults)}")
     return {**defaults, **(given or {})}

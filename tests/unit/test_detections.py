@@ -71,7 +71,7 @@ def test_tsv_and_json_hold_every_clip(tmp_path):
 
 
 def test_unknown_formats_are_refused_with_those_that_exist(tmp_path):
-    with pytest.raises(ValueError, match=r"no format 'elan'; there are \['tsv'"):
+    with pytest.raises(ValueError, match=r"no format 'elan'; choose from \['tsv'"):
         write_detections(tmp_path / "x", FOUND, "elan")
 
 

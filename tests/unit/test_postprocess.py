@@ -134,7 +134,7 @@ def test_clips_of_unequal_length_keep_their_own_frames():
 @pytest.mark.parametrize(
     ("specification", "words"),
     [
-        ({"name": "medfilt", "settings": {"dog": {}}}, "no post-processor 'medfilt'; there are .*median_filter"),
+        ({"name": "medfilt", "settings": {"dog": {}}}, "no post-processor 'medfilt'; choose from .*median_filter"),
         ({"name": "median_filter", "settings": {"dog": {"second": 1}}}, "no setting 'second'; its settings are"),
     ],
 )

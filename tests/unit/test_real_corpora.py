@@ -201,7 +201,7 @@ def test_a_number_of_missing_clips_does_not_thin_what_is_judged(tmp_path):
         DESED(**settings, allow_missing={"validation": 1}).download(tmp_path / "raw")
     DESED(**settings, allow_missing={"validation": 1, "weak": 1}).download(tmp_path / "raw")
     assert missing(tmp_path / "raw") == {"validation": 1, "weak": 1}
-    with pytest.raises(LabelError, match=r"allow_missing: no set 'test'; there are \[.*'validation', 'weak'\]"):
+    with pytest.raises(LabelError, match=r"allow_missing: no set 'test'; choose from \[.*'validation', 'weak'\]"):
         DESED(allow_missing={"test": 1})
 
 
@@ -231,7 +231,7 @@ def test_desed_makes_its_soundscapes_with_scaper(tmp_path):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"strong": "real"}, r"strong cannot be 'real'; there are \['official', 'atst_sed', 'none'\]"),
+        ({"strong": "real"}, r"strong cannot be 'real'; choose from \['official', 'atst_sed', 'none'\]"),
         ({"validation": ["weak"]}, "validation cannot be 'weak'"),
         ({"synthetic": "none"}, "nothing validates"),
         ({"test": "eval"}, "test cannot be 'eval'"),
