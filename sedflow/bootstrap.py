@@ -29,6 +29,8 @@ from sedflow.events import Clip
 
 _AVERAGES = ("macro_average", "mean", "error_rate")
 SUMMARIES = (*_AVERAGES, "micro_average", "substitutions", "deletions", "insertions")  # entries that are no class
+LEVEL = 0.95  # of confidence
+LEVEL = 0.95  # of confidence
 _CHUNK = 20  # draws per task
 
 Progress = Callable[[Iterable, int], Iterable]
@@ -162,32 +164,32 @@ def _columns(rows):
     }
 
 
-def middle_of_draws(drawn: Mapping[str, np.ndarray], level: float = 0.95) -> dict[str, list[float]]:
+def middle_of_draws(drawn: Mapping[str, np.ndarray]) -> dict[str, list[float]]:
     """Confidence intervals: metric → [low, high]."""
-    return {name: _middle(values, level) for name, values in drawn.items()}
+    return {name: _middle(values) for name, values in drawn.items()}
 
 
-def against(first: np.ndarray, second: np.ndarray, measured: float, level: float = 0.95) -> dict[str, float]:
+def against(first: np.ndarray, second: np.ndarray, measured: float) -> dict[str, float]:
     """Paired test of ``second`` − ``first``: measured ``difference``, its interval ``low`` to ``high``, and ``p``."""
     differences = (second - first)[np.isfinite(second - first)]
-    low, high = _middle(differences, level)
+    low, high = _middle(differences)
     below = np.mean(differences < 0) + np.mean(differences == 0) / 2 if len(differences) else 0.5
     smallest = 1 / (len(differences) + 1)  # so many draws cannot tell anything rarer
     p = min(1.0, 2 * max(min(below, 1 - below), smallest))
     return {"difference": measured, "low": low, "high": high, "p": float(p)}
 
 
-def intervals(evaluation: Evaluation, level: float = 0.95, **how) -> dict:
+def intervals(evaluation: Evaluation, **how) -> dict:
     """Confidence intervals of one evaluation: metric → [low, high], where defined; ``how`` is that of ``draw``."""
-    found = middle_of_draws(draw([evaluation], **how)[0], level)
+    found = middle_of_draws(draw([evaluation], **how)[0])
     return {name: pair for name, pair in found.items() if np.isfinite(pair).all()}
 
 
-def _middle(values: np.ndarray, level: float) -> list[float]:
+def _middle(values: np.ndarray) -> list[float]:
     finite = values[np.isfinite(values)]
     if not len(finite):
         return [float("nan"), float("nan")]
-    return [float(q) for q in np.quantile(finite, [(1 - level) / 2, (1 + level) / 2])]
+    return [float(q) for q in np.quantile(finite, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])]
 
 
 class _Worker:

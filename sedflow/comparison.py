@@ -177,13 +177,13 @@ def stars(p: float) -> str:
     return "**" if p < 0.01 else "*" * (p < 0.05)
 
 
-def comparison_table(rows: Sequence[Mapping], metrics: Sequence[str] = COLUMNS) -> list[list[str]]:
+def comparison_table(rows: Sequence[Mapping]) -> list[list[str]]:
     """Text cells of ``compare``, header first: a row per metric, a column per system.
 
     A cell has lines: mean ± deviation over seeds; its interval; but for the first system the difference to that one
     with its interval; p with ``*`` (p < 0.05) or ``**`` (p < 0.01).
     """
-    shown = [name for name in metrics if all(name in row["metrics"] for row in rows)]
+    shown = [name for name in COLUMNS if all(name in row["metrics"] for row in rows)]
     table = [["metric", *(row["system"] for row in rows)]]
     for name in shown:
         table.append([name, *("\n".join(cell_lines(row, name)) for row in rows)])

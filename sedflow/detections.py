@@ -93,10 +93,10 @@ def _file(path: Path, name: str, detections: Mapping) -> Path:
     return path if path.suffix == ".txt" and len(detections) == 1 else path / name
 
 
-def _write_raven(path: Path, events: Iterable[Event], low_hz: float = 0.0, high_hz: float = 8000.0) -> None:
+def _write_raven(path: Path, events: Iterable[Event]) -> None:
     columns = ("Selection", "View", "Channel", *RAVEN_TIMES, "Low Freq (Hz)", "High Freq (Hz)", "Annotation")
     rows = [
-        (k, "Spectrogram 1", 1, f"{e.onset:.6f}", f"{e.offset:.6f}", f"{low_hz:.1f}", f"{high_hz:.1f}", e.label)
+        (k, "Spectrogram 1", 1, f"{e.onset:.6f}", f"{e.offset:.6f}", "0.0", "8000.0", e.label)
         for k, e in enumerate(sorted(events), start=1)
     ]
     write_table(path, columns, rows)
@@ -142,7 +142,7 @@ def draw_detections(
     figure.savefig(path, dpi=120)
 
 
-def draw_recording(path, audio_path, detections: Iterable[Event], truth: Iterable[Event] = ()) -> None:
+def draw_recording(path, audio_path, detections: Iterable[Event]) -> None:
     """Write the picture of ``draw_detections`` for a recording on disk."""
     rate = audio.info(audio_path).sample_rate
-    draw_detections(path, audio.read(audio_path), rate, detections, truth, Path(audio_path).name)
+    draw_detections(path, audio.read(audio_path), rate, detections, title=Path(audio_path).name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from sedflow.events import ClassSet, Event, LabelError, clip_id, parse_event, read_events
-from sedflow.recordings import SOUNDS, sounding
+from sedflow.recordings import sounding
 from sedflow.tables import read_table, read_text
 
 RAVEN_SUFFIX = ".Table.1.selections.txt"
@@ -13,14 +13,13 @@ RAVEN_LABELS = ("Annotation", "Label", "Species", "Common Name", "Class", "Tags"
 RAVEN_TIMES = ("Begin Time (s)", "End Time (s)")
 
 
-def read_any_labels(path, sounds: float = SOUNDS, classes: ClassSet | None = None) -> dict[str, list[Event]]:
-    """Read true events from whatever they are in: clip id → events.
+def read_any_labels(path, classes: ClassSet | None = None) -> dict[str, list[Event]]:
+    """Read true events from whatever they are in: clip id → events. Of soft labels see `recordings.sounding`.
 
     Parameters
     ----------
     path : TSV with ``filename onset offset event_label`` (and ``confidence``), or a file or folder of Audacity labels
         (``<clip>.txt``) or Raven selection tables (``Begin Time (s)`` in the first line)
-    sounds : float    soft labels: a class sounds where its confidence lies above
     classes : ClassSet, optional    labels outside it are refused
 
     Raises
@@ -37,7 +36,7 @@ def read_any_labels(path, sounds: float = SOUNDS, classes: ClassSet | None = Non
     if path.is_dir() or (first.suffix == ".txt" and "filename" not in header):
         return read_audacity(path, classes)
     events = read_events(path, classes)
-    return {clip: sounding(of_clip, sounds) for clip, of_clip in events.items()} if "confidence" in header else events
+    return {clip: sounding(of_clip) for clip, of_clip in events.items()} if "confidence" in header else events
 
 
 def read_audacity(path, classes: ClassSet | None = None) -> dict[str, list[Event]]:
@@ -48,7 +47,7 @@ def read_audacity(path, classes: ClassSet | None = None) -> dict[str, list[Event
     LabelError    point labels, labels without a name, numbers with a decimal comma; with file and row
     """
     events = {}
-    for file in _files(path, ".txt", but=RAVEN_SUFFIX):
+    for file in _files(path, but=RAVEN_SUFFIX):
         of_clip = []
         for number, line in enumerate(read_text(file).splitlines(), start=1):
             if not line.strip() or line.startswith("\\"):  # a backslash row holds the frequencies of the label before
@@ -61,22 +60,24 @@ def read_audacity(path, classes: ClassSet | None = None) -> dict[str, list[Event
     return events
 
 
-def read_raven(path, label_column: str | None = None, classes: ClassSet | None = None) -> dict[str, list[Event]]:
+def read_raven(path, classes: ClassSet | None = None) -> dict[str, list[Event]]:
     """Read Raven selection tables, one file or a folder: clip id → events.
 
-    Clips are named by the column ``Begin File`` if there is one, else by the file. A selection that is listed for
-    several views counts once.
+    Clips are named by the column ``Begin File`` if there is one, else by the file; classes by the first of
+    ``RAVEN_LABELS`` that the file has. A selection that is listed for several views counts once.
 
-    Parameters
-    ----------
-    label_column : str, optional    the column with the class; else the first of ``RAVEN_LABELS`` that the file has
+    Raises
+    ------
+    LabelError    no such column, or an impossible label; with file and row
     """
     events: dict[str, list[Event]] = {}
-    for file in _files(path, ".txt"):
+    for file in _files(path):
         header = read_text(file).split("\n", 1)[0].rstrip("\r").split("\t")
-        column = label_column or next((name for name in RAVEN_LABELS if name in header), None)
+        column = next((name for name in RAVEN_LABELS if name in header), None)
         if column is None:
-            raise LabelError(f"{file}:1: none of the columns {list(RAVEN_LABELS)}; name the one with the class")
+            raise LabelError(
+                f"{file}:1: none of the columns {list(RAVEN_LABELS)}; rename the column with the class to one of them"
+            )
         stem = file.name.removesuffix(RAVEN_SUFFIX).removesuffix(".txt").removesuffix(".selections")
         events.setdefault(clip_id(stem), [])
         seen = set()
@@ -91,11 +92,9 @@ def read_raven(path, label_column: str | None = None, classes: ClassSet | None =
     return {clip: sorted(of_clip) for clip, of_clip in events.items()}
 
 
-def _files(path, suffix: str, but: str | None = None) -> list[Path]:
+def _files(path, but: str | None = None) -> list[Path]:
     path = Path(path)
-    files = (
-        sorted(f for f in path.glob(f"*{suffix}") if not (but and f.name.endswith(but))) if path.is_dir() else [path]
-    )
+    files = sorted(f for f in path.glob("*.txt") if not (but and f.name.endswith(but))) if path.is_dir() else [path]
     if not files or not files[0].is_file():
-        raise LabelError(f"{path}: no label files (*{suffix}) there")
+        raise LabelError(f"{path}: no label files (*.txt) there")
     return files

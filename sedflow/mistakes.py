@@ -22,6 +22,7 @@ HALF = 0.5
 CROSS_TRIGGER_SHARE = 0.3  # PSDS's CTTC: a false detection belongs to another class when that covers so much of it
 NOTHING = "nothing"
 DURATION_EDGES = (0.0, 0.5, 1.0, 2.0, 5.0, np.inf)
+BINS = 10  # of scores, in reliability diagrams
 SNR_EDGES = (-np.inf, 6.0, 12.0, 18.0, 24.0, np.inf)
 
 
@@ -177,20 +178,20 @@ def cooccurrence(labels: Iterable[Iterable[str]], classes: Sequence[str]) -> np.
     return present.T @ present if len(present) else np.zeros((len(classes), len(classes)), dtype=int)
 
 
-def calibrate(scores: Mapping[str, Scores], truth: Mapping[str, Sequence[Event]], label: str, bins: int = 10):
+def calibrate(scores: Mapping[str, Scores], truth: Mapping[str, Sequence[Event]], label: str):
     """Reliability of one class's frame scores, or None when they are not between 0 and 1.
 
     A frame is active when its centre lies inside an event.
     """
-    totals = np.zeros((3, bins))
+    totals = np.zeros((3, BINS))
     for clip, of_clip in scores.items():
         values = of_clip.column(label)
         if values.min() < 0 or values.max() > 1:
             return None
         active = frames_active(of_clip.edges, [e for e in truth.get(clip, []) if e.label == label])
-        place = np.minimum((values * bins).astype(int), bins - 1)
+        place = np.minimum((values * BINS).astype(int), BINS - 1)
         for row, weights in enumerate((values, active, np.ones_like(values))):
-            totals[row] += np.bincount(place, weights, minlength=bins)
+            totals[row] += np.bincount(place, weights, minlength=BINS)
     frames = np.maximum(totals[2], 1)
     return Calibration(totals[0] / frames, totals[1] / frames, totals[2].astype(int))
 

@@ -43,8 +43,8 @@ def last_as_windows(durations: Mapping[str, float]) -> bool:
     return all(abs((offset - onset) / 100 - durations[clip]) < _ROUNDING_SECONDS for clip, onset, offset in spans)
 
 
-def join_scores(windows: Mapping[str, Scores], segment_seconds: float = 1.0) -> dict[str, Scores]:
-    """Mean scores of the segments of whole recordings.
+def join_scores(windows: Mapping[str, Scores]) -> dict[str, Scores]:
+    """Mean scores of the seconds of whole recordings.
 
     Parameters
     ----------
@@ -58,12 +58,12 @@ def join_scores(windows: Mapping[str, Scores], segment_seconds: float = 1.0) -> 
     for clip, scores in windows.items():
         recording, onset, offset = parse_window(clip)
         members.setdefault(recording, []).append((onset, offset, scores))
-    return {recording: _joined(recording, parts, segment_seconds) for recording, parts in members.items()}
+    return {recording: _joined(recording, parts) for recording, parts in members.items()}
 
 
-def _joined(recording, parts, segment_seconds) -> Scores:
+def _joined(recording, parts) -> Scores:
     classes = parts[0][2].classes
-    edges = np.arange(np.ceil(max(offset for _, offset, _ in parts) / segment_seconds - 1e-6) + 1) * segment_seconds
+    edges = np.arange(np.ceil(max(offset for _, offset, _ in parts) - 1e-6) + 1)
     area, heard = np.zeros((2, len(edges) - 1, len(classes)))
     covered = np.zeros(len(edges) - 1)
     # outside of boxes of change detection a score is -inf, which has no mean with others: there it counts as the lowest
@@ -105,6 +105,6 @@ def join_truth(windows: Mapping[str, Iterable[Event]]) -> dict[str, list[Event]]
     return {recording: merge_events(events, max_gap=1e-6) for recording, events in members.items()}
 
 
-def sounding(events: Iterable[Event], threshold: float = SOUNDS) -> list[Event]:
-    """Soft labels of a clip → events where the confidence lies above a threshold, joined where they touch."""
-    return merge_events((dataclasses.replace(e, confidence=1.0) for e in events if e.confidence > threshold), 1e-6)
+def sounding(events: Iterable[Event]) -> list[Event]:
+    """Soft labels of a clip → events where the confidence lies above `SOUNDS`, joined where they touch."""
+    return merge_events((dataclasses.replace(e, confidence=1.0) for e in events if e.confidence > SOUNDS), 1e-6)

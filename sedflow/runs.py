@@ -118,12 +118,12 @@ def mean_sd(values: Sequence[float]) -> tuple[float, float]:
     return float(values.mean()), float(values.std(ddof=1)) if len(values) > 1 else math.nan
 
 
-def plus_minus(values: Sequence[float], digits: int = 3) -> str:
+def plus_minus(values: Sequence[float]) -> str:
     """Mean ± sd as text: ``0.512 ± 0.013``, without the sd for a single seed, – for no number."""
     mean, sd = mean_sd(values)
     if math.isnan(mean):
         return "–"
-    return f"{mean:.{digits}f}" + ("" if math.isnan(sd) else f" ± {sd:.{digits}f}")
+    return f"{mean:.3f}" + ("" if math.isnan(sd) else f" ± {sd:.3f}")
 
 
 def stage_order(page: Mapping) -> list[str]:

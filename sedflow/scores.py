@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -66,26 +66,6 @@ class Scores:
         columns = {"onset": self.edges[:-1], "offset": self.edges[1:]}
         columns |= {label: self.values[:, k].astype(np.float64) for k, label in enumerate(self.classes)}
         return pd.DataFrame(columns)
-
-
-def average(members: Sequence[Mapping[str, Scores]]) -> dict[str, Scores]:
-    """Mean of several detectors' scores, clip by clip.
-
-    Raises
-    ------
-    ScoreError    when the members differ in clips, classes or frames
-    """
-    first = members[0]
-    for other in members[1:]:
-        if set(other) != set(first):
-            odd = sorted(set(other) ^ set(first))
-            raise ScoreError(f"cannot average: {len(odd)} clips are not in every set, e.g. {odd[:10]}")
-        for clip, scores in other.items():
-            if scores.classes != first[clip].classes or scores.values.shape != first[clip].values.shape:
-                raise ScoreError(
-                    f"cannot average {clip}: {scores.values.shape} {scores.classes} against {first[clip].classes}"
-                )
-    return {clip: s.with_values(np.mean([m[clip].values for m in members], axis=0)) for clip, s in first.items()}
 
 
 def check_target(path, clips: Iterable[str]) -> None:

@@ -106,7 +106,7 @@ def test_raven_selections_count_once_and_may_name_their_clip(tmp_path):
 
 def test_raven_tables_without_a_class_column_are_refused(tmp_path):
     (tmp_path / "x.txt").write_text("Selection\tBegin Time (s)\tEnd Time (s)\n1\t0\t1\n")
-    with pytest.raises(LabelError, match="none of the columns"):
+    with pytest.raises(LabelError, match=r"none of the columns .*; rename the column with the class to one of them"):
         read_raven(tmp_path)
 
 

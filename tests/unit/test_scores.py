@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from sedflow.scores import ScoreColumns, ScoreError, Scores, average, load_scores, save_scores
+from sedflow.scores import ScoreColumns, ScoreError, Scores, load_scores, save_scores
 
 
 def scores_of(frames=5, offset=0.0, classes=("dog", "cat")):
@@ -94,16 +94,6 @@ def test_scores_of_other_clips_are_not_written_beside_those_of_a_folder(tmp_path
     with pytest.raises(ScoreError, match=r"1 \.tsv files of other clips are here, e\.g\. \['a\.tsv'\]"):
         save_scores(tmp_path, {"b": scores_of()})
     assert list(load_scores(tmp_path)) == ["a"]
-
-
-def test_ensemble_of_one_is_identity_and_of_two_the_mean():
-    one, two = {"a": scores_of()}, {"a": scores_of(offset=2.0)}
-    np.testing.assert_array_equal(average([one])["a"].values, one["a"].values)
-    np.testing.assert_allclose(average([one, two])["a"].values, one["a"].values + 1)
-    with pytest.raises(ScoreError, match="1 clips are not in every set"):
-        average([one, two | {"b": scores_of()}])
-    with pytest.raises(ScoreError, match="cannot average a"):
-        average([one, {"a": scores_of(6)}])
 
 
 @pytest.mark.parametrize("broken", ["nothing there", "not parquet", "empty folder", "other columns"])
