@@ -57,7 +57,7 @@ def test_one_label_file_is_one_clip_and_soft_labels_are_cut_at_one_half(tmp_path
 
 
 def test_labels_that_are_not_there_are_said_to_be_missing(tmp_path):
-    with pytest.raises(LabelError, match="no label file there"):
+    with pytest.raises(LabelError, match="no such label file"):
         read_any_labels(tmp_path / "truth.tsv")
 
 

@@ -224,7 +224,7 @@ def _late(given):
         (lambda g: g["durations"].update(clip01=70.0), "another length: clip01"),
         (_late, r"another length: clip04 \(2.00–12.00 s scored, 12.00 s long"),
         (lambda g: g["truth"].update(clip02=[Event(1, 2, "cow")]), "labels outside .*clip02 1.000–2.000 cow"),
-        (lambda g: g["truth"].update(clip02=[Event(2, 1, "dog")]), "do not last"),
+        (lambda g: g["truth"].update(clip02=[Event(2, 1, "dog")]), "do not run from"),
         (lambda g: g["truth"].update(clip02=[Event(9, 11, "dog")]), "end after their clip: clip02 9.000–11.000 dog"),
         (
             lambda g: g["truth"].update(clip02=[Event(1, 3, "dog"), Event(2, 4, "dog")]),
@@ -253,7 +253,7 @@ def test_chosen_classes_are_judged_alone(two_clips):
     truth, durations = two_clips
     scores = {clip: scores_of(events) for clip, events in truth.items()}
     assert list(evaluate(scores, truth, durations, Rules(classes=["bell"]))["psds1_per_class"]) == ["bell"]
-    with pytest.raises(EvaluationError, match=r"not scored, e.g. \['cow'\]"):
+    with pytest.raises(EvaluationError, match=r"have no scores, e.g. \['cow'\]"):
         evaluate(scores, truth, durations, Rules(classes=["cow"]))
 
 

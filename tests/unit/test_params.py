@@ -131,7 +131,7 @@ def test_a_key_that_stands_twice_is_refused_where_it_stands(tmp_path):
 def test_a_rate_that_is_not_the_encoders_is_refused(encoder, rate, own):
     page = copy.deepcopy(PAGE) | {"sample_rate": rate}
     page["detector"]["encoders"] = [encoder]
-    with pytest.raises(SettingsError, match=f"sample_rate: {encoder['name']} hears {own} Hz.*set it to {own}"):
+    with pytest.raises(SettingsError, match=f"sample_rate: {encoder['name']} expects {own} Hz.*set it to {own}"):
         check_system(page, "page.yaml")
 
 
