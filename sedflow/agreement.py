@@ -1,4 +1,4 @@
-"""Do scores, truth and durations speak of the same clips, classes and times? Asked before anything is counted."""
+"""Check that scores, truth and durations cover the same clips, classes and times, before anything is counted."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sedflow.scores import Scores, no_scores
 
 
 class EvaluationError(ValueError):
-    """Scores and truth cannot be judged together; the message counts the faults and names the first ten."""
+    """Scores and truth cannot be evaluated together; the message counts the faults and names the first ten."""
 
 
 def check_agreement(
@@ -19,11 +19,11 @@ def check_agreement(
 ) -> None:
     """Refuse scores and truth that disagree.
 
-    ``durations`` names the clips that are judged. A clip without truth has no events; every clip needs scores.
+    ``durations`` names the clips to evaluate. A clip without truth has no events; every clip needs scores.
 
     Raises
     ------
-    EvaluationError    clips missing or unknown, labels without a score column, NaN or +inf, events that end behind
+    EvaluationError    clips missing or unknown, labels without a score column, NaN or +inf, events that end after
                        their clip, same-class events that overlap or touch, scores of another length than their clip
     """
     faults = _clip_faults(scores, truth, durations)

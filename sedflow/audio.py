@@ -42,7 +42,7 @@ class AudioInfo:
 
 
 def recordings(folder) -> list[Path]:
-    """Audio files below a folder, in order of path; hidden ones (macOS lays a ``._dog.wav`` beside files) are none."""
+    """Audio files below a folder, in order of path; hidden ones (macOS: ``._dog.wav``) are ignored."""
     found = Path(folder).rglob("*")
     return sorted(path for path in found if path.suffix.lower() in AUDIO_SUFFIXES and not path.name.startswith("."))
 
@@ -52,7 +52,7 @@ def listing(folders: Iterable[str]) -> str:
 
     Raises
     ------
-    AudioError    a link to a recording that is not there
+    AudioError    a link to a recording that does not exist
     """
     found = [
         path for folder in map(Path, folders) for path in folder.rglob("*") if path.suffix.lower() in AUDIO_SUFFIXES
@@ -158,7 +158,7 @@ def silent(path) -> bool:
 
 
 def _opened(path):
-    """Open with libsndfile, or say why not."""
+    """Open with libsndfile, or say why it cannot be opened."""
     import soundfile
 
     path = Path(path)

@@ -1,17 +1,17 @@
-"""How sure is a metric? Bootstrap over recordings: draw as many as there are, with replacement, and measure again.
+"""How certain is a metric? Bootstrap over recordings: draw as many as there are, with replacement, and measure again.
 
-A confidence interval is the range that holds the middle 95 % of the draws. Two systems that were judged on the same
+A confidence interval is the range that holds the middle 95 % of the draws. Two systems that were evaluated on the same
 recordings are compared draw by draw (paired), so that a hard recording is hard for both: the difference is significant
-when hardly any draw turns its sign.
+when hardly any draw reverses its sign.
 
 ``p`` is 2 · min(b, 1 − b), where b is the share of the draws' differences below zero, those of exactly zero counting
 half and those that are not defined left out. It is at least 2 / (n + 1) of n draws, which cannot show anything rarer,
 and at most 1; 1 if there is no draw.
 
-Clips that share a recording are no independent witnesses, so they are drawn together, and so are clips that hang
-together through others. Soundscapes mixed from one pool of recordings all hang together, and from a single group
-nothing can be drawn: they are drawn one by one. That takes them for independent, so it makes intervals too narrow and
-p too small, which is said wherever the numbers stand.
+Clips that share a recording are not independent, so they are drawn together, and so are clips that are connected
+through others. Soundscapes mixed from one pool of recordings are all connected, and a single group leaves nothing to
+draw from: they are drawn one by one. That treats them as independent, so intervals are too narrow and p is too small,
+which is stated wherever the numbers are shown.
 
 Source: Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapters 13 and 16.
 """
@@ -70,7 +70,7 @@ def recordings_of(clips: Iterable[Clip]) -> dict[str, tuple[str, ...]]:
 def groups_of(clips: Sequence[str], recordings: Mapping[str, Sequence[str]]) -> np.ndarray:
     """Which clips are drawn together: the number of each clip's group, (clips,).
 
-    A group is what shares recordings, if only through other clips. One of more than half of the clips would be in
+    A group is clips that share recordings, if only through other clips. One of more than half of the clips would be in
     nearly every draw, or in none: its clips are groups of their own.
 
     Parameters

@@ -1,7 +1,7 @@
-"""What a checkpoint is, read off the names and shapes of its tensors; nothing in it is run.
+"""What a checkpoint is, read off the names and shapes of its tensors, without executing anything in it.
 
-`identify` says it of every file that an encoder of ours loads; `sedflow inspect` prints it, `sedflow convert` builds
-from it.
+`identify` describes every file that one of our encoders loads; `sedflow inspect` prints the description, `sedflow
+convert` builds from it.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Contents:
     """What a checkpoint holds.
 
     ``encoders`` and ``sequence`` are settings as on a page; ``networks`` is empty where the file holds one network
-    without a role; ``parameters`` are those of one network. ``assumed`` says what the tensors do not tell: a setting
+    without a role; ``parameters`` are those of one network. ``assumed`` lists what the tensors do not show: a setting
     that is None is unknown.
     """
 
@@ -164,7 +164,7 @@ def _classes(flat: dict) -> dict[str, int]:
 
 
 def _assumed(found: dict, classes: dict) -> list[str]:
-    """What the settings say and the tensors do not."""
+    """What the settings contain but the tensors do not show."""
     told = []
     for name in found.keys() & {"atst", "passt"}:
         dim, heads = found[name]["dim"], found[name]["heads"]

@@ -1,4 +1,4 @@
-"""The manifests of a corpus: shards in, one table per source out, and the proof that nothing leaks.
+"""The manifests of a corpus: shards in, one table per source out, and the check that nothing leaks.
 
 A leak is a recording or an audio file that training and evaluation share, or that validation and test share.
 """
@@ -77,7 +77,7 @@ def collect(manifests: Path, shards: int, sources: Mapping[str, str], classes: C
 
 
 def find_leaks(clips: list[Clip], soundbank: Path | None = None) -> dict:
-    """Compare training, validation and test by audio content and by recording; digital silence is nobody's.
+    """Compare training, validation and test by audio content and by recording; digital silence is ignored.
 
     Returns
     -------
@@ -110,7 +110,7 @@ def find_leaks(clips: list[Clip], soundbank: Path | None = None) -> dict:
 
 
 def _shared(clips: list[Clip], pieces: list[Piece]) -> list[str]:
-    """What more than one split holds, and who holds it."""
+    """Sounds that more than one split contains, with the clips that contain them."""
     heard: dict[str, dict[str, dict[str, str]]] = defaultdict(lambda: defaultdict(dict))
     for clip in clips:
         for sound in (f"audio {clip.sha256[:16]}", *(f"recording {name}" for name in clip.recordings)):
@@ -158,7 +158,7 @@ def _merge(folder: Path, shards: int, classes: ClassSet):
 
 
 def _drop_others(manifests: Path, sources: Mapping[str, str]) -> None:
-    """Delete tables of sources that former settings had: a test set of before would be judged."""
+    """Delete tables of sources from earlier settings: otherwise an outdated test set would be evaluated."""
     own = {*sources, *(f"{split}_durations" for split in HELD_OUT if split in sources)}
     for table in manifests.glob("*.tsv"):
         if table.stem not in own | OTHER_TABLES:

@@ -21,7 +21,7 @@ class Clips:
     Parameters
     ----------
     manifests : Path, optional    ``data/manifests/<corpus>``; without it and ``truth`` the corpus that the runs name
-    truth : Path, optional    whatever ``labels.read_any_labels`` reads
+    truth : Path, optional    anything that ``labels.read_any_labels`` reads
     durations : Path, optional    of the clips of ``truth``; without it they last as long as the first system's scores
     split : str    ``test``, or ``validation`` while a system is not finished
     """

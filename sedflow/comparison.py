@@ -1,8 +1,8 @@
 """Several systems on the same clips, side by side, with paired significance against the first.
 
 A system is one run, several runs that differ in their seed, or a file of scores. Its numbers are means over its seeds,
-and so is every bootstrap draw: intervals and p say how much hangs on the recordings that happen to be in the set. How
-much hangs on the seed is told apart from that, by the standard deviation. p is not corrected for how many are compared.
+and so is every bootstrap draw: intervals and p show how much depends on the recordings that happen to be in the set.
+How much depends on the seed is shown separately, by the standard deviation. p is not corrected for many comparisons.
 """
 
 from __future__ import annotations
@@ -85,11 +85,11 @@ def contenders(paths: Iterable[Path]) -> list[Contender]:
 
 
 def corpus_of(systems: Iterable[Contender], split: str) -> Path:
-    """The manifests that the runs were judged on: ``data/manifests/<corpus>`` of the first corpus with this split.
+    """The manifests that the runs were evaluated on: ``data/manifests/<corpus>`` of the first corpus with this split.
 
     Raises
     ------
-    EvaluationError    there is no run to ask, or the runs name different corpora
+    EvaluationError    there are no runs, or the runs name different corpora
     """
     folders: dict[tuple[Path, ...], str] = {}
     for run in [run for system in systems for run in system.runs]:
@@ -111,7 +111,7 @@ def compare(
     rules: Rules | None = None,
     **how,
 ) -> list[dict]:
-    """Judge systems on the same clips.
+    """Evaluate systems on the same clips.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""An official checkpoint → a file of ours: safetensors with a specification.
+"""An official checkpoint → a sedflow file: safetensors with a specification.
 
 With frame-wise readings in it, it becomes a detector, for `sedflow detect` and `sedflow score`; otherwise an encoder,
 for ``weights:`` on a page.
@@ -48,7 +48,7 @@ def convert(path: Path, out: Path, classes: Path | None = None, given: dict | No
     out : Path    ``….safetensors``
     classes : Path, optional    names of the classes, one per line in the order of the file's readings
     given : dict, optional
-        What its tensors do not tell: settings of the encoder, and ``pooling`` of a detector, e.g.
+        What its tensors do not show: settings of the encoder, and ``pooling`` of a detector, e.g.
         ``{"heads": 4, "pooling": "attention"}``.
 
     Raises
@@ -224,7 +224,7 @@ def _assembled(encoders: dict, settings: dict, classes: int) -> Detector:
 
 
 def describe(path: Path) -> str:
-    """What a checkpoint holds, as JSON: a file of ours or an official one."""
+    """What a checkpoint contains, as JSON: a sedflow file or an official one."""
     if is_safetensors(path) and (told := read_metadata(path)):
         return json.dumps(told, indent=2, ensure_ascii=False)
     contents = vars(identify(path))

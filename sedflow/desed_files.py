@@ -1,4 +1,4 @@
-"""Where the parts of DESED lie: in the user's folder, in the mirror, on Zenodo."""
+"""Where the parts of DESED are: in the user's folder, in the mirror, on Zenodo."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def read_set(path: Path, name: str, classes: ClassSet) -> Table:
 
 
 def fetch_soundbank(folders: Sequence[Path], raw: Path) -> None:
-    """Say in ``raw/soundbank.txt`` where the soundbank lies, after fetching it if no folder has it."""
+    """Write to ``raw/soundbank.txt`` where the soundbank is, after fetching it if no folder has it."""
     found = [folder / "audio" / "train" / "soundbank" for folder in folders]
     found = [folder for folder in found if (folder / "foreground").is_dir()]
     if not found:

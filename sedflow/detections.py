@@ -1,6 +1,6 @@
 """Scores + thresholds → events, and the files that other tools open: DCASE's TSV, JSON, Audacity, Raven, a picture.
 
-A frame is active when its score lies above the class's threshold; a run of active frames is an event.
+A frame is active when its score is above the class's threshold; a run of active frames is an event.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def write_detections(path, detections: Mapping[str, Iterable[Event]], format: st
     Parameters
     ----------
     path : Path    a file for ``tsv`` and ``json``, a folder for ``audacity`` and ``raven`` (one file per clip), where
-        a single clip may also name its own ``….txt``
+        a single clip may also be written to a ``….txt``
     format : str    one of ``FORMATS``
     """
     path = Path(path)

@@ -21,7 +21,7 @@ ENCODER_SEED = 20240101
 
 
 class Detector(nn.Module):
-    """Encoders on one frame grid, a sequence head over their joined embeddings, and two linear readings of it.
+    """Encoders on one frame grid, a sequence head over their joined embeddings, and two linear outputs.
 
     Parameters
     ----------
@@ -30,11 +30,11 @@ class Detector(nn.Module):
     classes : int
     frame_rate : float    frames per second of the scores
     pooling : str    how clip scores come from frame scores, see `Pooling`
-    dropout : float    on the embeddings the head reads and on what it gives
+    dropout : float    on the input and output of the sequence head
     merge_dropout : float or None    on the embeddings before they are merged, ``dropout`` if unset
     merge_dim : int or None    a linear layer over the joined embeddings; none if unset
     merge_norm : bool    normalise each encoder's embeddings (LayerNorm) before they are joined
-    match : str    how embeddings come to the common grid, see `match_frames`
+    match : str    how embeddings are brought to the common grid, see `match_frames`
     """
 
     def __init__(  # noqa: PLR0913 (settings of a page)
@@ -102,7 +102,7 @@ class Detector(nn.Module):
                 other.encoders[name] = self.encoders[name]
 
     def set_dropout(self, rates: dict[str, float]) -> None:
-        """Change dropout rates: before and behind the sequence ``head``, and everywhere in a named encoder.
+        """Change dropout rates: before and after the sequence ``head``, and everywhere in a named encoder.
 
         A ``merge_dropout`` that was given stays.
 
@@ -230,8 +230,8 @@ def build_encoder(spec: dict, weights: Path | None = None):
 def _settle_norms(encoder) -> None:
     """Take the batch norms' statistics of an untrained encoder from a second of noise.
 
-    With the statistics it is constructed with, activations fade from layer to layer, and a frozen encoder would say
-    nothing.
+    With the statistics it is constructed with, activations fade from layer to layer, and a frozen encoder would carry
+    no information.
     """
     norms = [part for part in encoder.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
     if not norms:

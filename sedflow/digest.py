@@ -1,7 +1,7 @@
 """What code a command runs, as a digest: how Snakemake learns that a result is older than the code that makes it.
 
-The modules are found from the imports in the body of the command's function in ``steps.py``, and from there on through
-all imports of our own. Plugins are loaded by name, so they are named by whoever asks. Comments and docstrings do not
+The modules are found from the imports in the body of the command's function in ``steps.py``, and from there through
+all of our own imports. Plugins are loaded by name, so the caller names them. Comments and docstrings do not
 count: prose never retrains.
 """
 
@@ -46,16 +46,16 @@ def modules(command: str, used: Iterable[tuple[str, str]] = ()) -> list[Path]:
 
 
 def weights_file(name: str) -> str:
-    """Where weights that a page names lie: a path is a file of the user's, other names are of data/pretrained.yaml."""
+    """Where weights that a page names are: a path is a user's file, other names are of data/pretrained.yaml."""
     return name if {"/", "."} & set(str(name)) else f"models/pretrained/{name}.pt"
 
 
 def weights(name: str) -> str:
-    """What tells weights that a page names from others.
+    """What identifies weights that a page names.
 
     Raises
     ------
-    SettingsError    a name that data/pretrained.yaml lacks, or a file that is not there
+    SettingsError    a name that data/pretrained.yaml lacks, or a file that does not exist
     """
     if name in pretrained():
         return pretrained()[name]["sha256"] or name

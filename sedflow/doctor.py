@@ -1,4 +1,4 @@
-"""Is this machine fit to run the pipeline? One verdict for each dependency, system library and resource.
+"""Can this machine run the pipeline? One verdict for each dependency, system library and resource.
 
 ``diagnose`` collects findings, ``show`` prints them; a required thing that fails makes ``exit_code`` 1.
 """
@@ -153,7 +153,7 @@ def processor() -> Iterable[Finding]:
 
 
 def memory() -> Iterable[Finding]:
-    """Physical memory; stage 2 of esc10 wants about 6 GiB."""
+    """Physical memory; stage 2 of esc10 needs about 6 GiB."""
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GIB
     short = total < 6
     yield Finding("memory", "note" if short else "ok", f"{total:.1f} GiB", "smaller batches" if short else "")
@@ -168,7 +168,7 @@ def shared_memory(folder: str = "/dev/shm") -> Iterable[Finding]:
 
 
 def disk(folder: str = ".") -> Iterable[Finding]:
-    """Free space where data and models will lie."""
+    """Free space where data and models are written."""
     free = shutil.disk_usage(folder).free / GIB
     verdict = "problem" if free < 1 else "note" if free < 10 else "ok"
     cure = "" if verdict == "ok" else "free some space; data/features can be deleted and will be recomputed"

@@ -1,6 +1,6 @@
-"""Raw files: from a mirror or else from their address, verified byte by byte, never half there.
+"""Raw files: from a mirror or else from their address, verified byte by byte, never left incomplete.
 
-A mirror is a folder of the user's, laid out as the corpora name it (``SEDFLOW_MIRROR``); it is asked before a
+A mirror is the user's folder with the files under the corpora's own names (``SEDFLOW_MIRROR``); it is searched before a
 connection is opened. A file takes its final name when it is complete and its sum is right, and ``files.tsv`` is
 written last: a raw folder without it is unfinished.
 """
@@ -43,7 +43,7 @@ class _Interrupted(Exception):
 
 @dataclasses.dataclass(frozen=True)
 class Archive:
-    """An archive on the net: its ``url``, and the ``folder`` inside it that holds the files."""
+    """An archive on the internet: its ``url``, and the ``folder`` inside it that holds the files."""
 
     url: str
     folder: str = ""
@@ -62,8 +62,8 @@ def fetch_files(
     Parameters
     ----------
     rows : table of `read_sums`
-    raw : Path    files that lie here already and are right are kept
-    archive : Archive    where the files are when the mirror has not got them
+    raw : Path    files that are already here and correct are kept
+    archive : Archive    where the files are if the mirror lacks them
     mirror : folder with the same paths, optional
     allow_missing : int    go on without so many files
 
@@ -94,7 +94,7 @@ def fetch_files(
 
 
 def fetch(url: str, out: Path, expected_sha256: str | None = None, wait_seconds: float = 1.0) -> str:
-    """Download one file; what an earlier attempt left is continued.
+    """Download one file, resuming an earlier attempt.
 
     Parameters
     ----------

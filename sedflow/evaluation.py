@@ -51,14 +51,14 @@ PARTS = ("psds", "collar", "onset", "segment", "intersection", "clip")
 
 @dataclasses.dataclass(frozen=True)
 class Rules:
-    """What is judged, and how.
+    """What is evaluated, and how.
 
     Parameters
     ----------
     threshold : float    for the F1 scores and the error rate
-    classes : sequence of str, optional    judge these only (AudioSet Strong: the 407 that both its parts have)
+    classes : sequence of str, optional    evaluate these only (AudioSet Strong: the 407 that both its parts have)
     drop_silent_clips : bool    leave out clips without events, and with them the false positives there
-        The way of the DCASE baselines and of the published AudioSet Strong scores.
+        As in the DCASE baselines and the published AudioSet Strong scores.
     criteria : mapping name → Criteria    the PSDS to measure
     parts : sequence of str    of ``PARTS``; what is left out is not counted
     best : bool    F1 at the best thresholds too
@@ -78,13 +78,13 @@ def evaluate(
     durations: Mapping[str, float],
     rules: Rules | None = None,
 ) -> dict:
-    """Every metric of the module head, ready for JSON.
+    """Every metric of the module docstring, ready for JSON.
 
     Parameters
     ----------
     scores : mapping clip id → Scores    any range; −inf means never detected
-    truth : mapping clip id → events    a clip that is not there has none
-    durations : mapping clip id → seconds    names the clips that are judged
+    truth : mapping clip id → events    a clip that is missing has none
+    durations : mapping clip id → seconds    names the clips to evaluate
 
     Raises
     ------

@@ -1,7 +1,7 @@
 """Events, clips and class lists, and the TSV files they live in.
 
-The files are DCASE's: ``filename onset offset event_label`` (strong; soft labels have a column ``confidence`` more),
-``filename event_labels`` (weak, comma-joined), ``filename duration``. A clip is called by its file name without the
+The files are DCASE's: ``filename onset offset event_label`` (strong; soft labels also have ``confidence``),
+``filename event_labels`` (weak, comma-joined), ``filename duration``. A clip is named by its file name without the
 audio extension.
 """
 
@@ -25,7 +25,7 @@ END_SLACK_SECONDS = 0.1  # annotators and decoders round: real DESED labels end 
 
 @dataclasses.dataclass(frozen=True, order=True, slots=True)
 class Event:
-    """One sound event: onset and offset in seconds from the start of its clip; soft labels say how sure they are."""
+    """One sound event: onset and offset in seconds from the start of its clip; soft labels have a confidence."""
 
     onset: float
     offset: float
@@ -98,7 +98,7 @@ class ClassSet:
 
     @classmethod
     def read(cls, path) -> ClassSet:
-        """Read ``data/classes/*.txt``: one label a line, aliases behind it after tabs, ``#`` starts a comment."""
+        """Read ``data/classes/*.txt``: one label per line, followed by aliases after tabs, ``#`` starts a comment."""
         labels, aliases = [], {}
         for line in read_text(path).splitlines():
             if line.strip() and not line.startswith("#"):
@@ -126,10 +126,10 @@ def read_events(
 
     Parameters
     ----------
-    path : TSV with ``filename onset offset event_label`` (seconds); a row with a mere name is a clip without events
+    path : TSV with ``filename onset offset event_label`` (seconds); a row with only a name is a clip without events
     classes : ClassSet, optional    labels outside it are refused, aliases are resolved
-    durations : mapping clip id → seconds, optional    events that end behind their clip are refused
-    needs_confidence : bool    refuse a table without the column ``confidence``, which is read wherever it stands
+    durations : mapping clip id → seconds, optional    events that end after their clip are refused
+    needs_confidence : bool    refuse a table without the column ``confidence``, which is read if present
 
     Returns
     -------
@@ -210,7 +210,7 @@ def parse_confidence(path, number: int, cell: str) -> float:
 
 
 def write_events(path, events: Mapping[str, Iterable[Event]], suffix: str = ".wav", confidences: bool = False) -> None:
-    """Write strong or soft labels; clips without events keep a row, so that nobody takes them for missing."""
+    """Write strong or soft labels; clips without events keep a row, so that they do not count as missing."""
     rows = []
     for clip in sorted(events):
         of_clip = sorted(events[clip])

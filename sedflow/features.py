@@ -1,6 +1,6 @@
 """The cache: outputs of a frozen encoder, computed once.
 
-A shard is one ``.npy`` array (clips, frames, dim) in fp16, read through a memory map, with an index beside it that
+A shard is one ``.npy`` array (clips, frames, dim) in fp16, read through a memory map, with an index next to it that
 names its clips and the sha256 of their audio. The folder's name is a digest of everything else the numbers depend on.
 """
 
@@ -19,7 +19,7 @@ from sedflow.memory import keep_pages
 
 
 class CacheError(ValueError):
-    """The cache does not hold what is asked of it; the message says which clip and what to do."""
+    """The cache does not contain what is needed; the message names the clip and the cure."""
 
 
 def cache_key(encoder: dict, code: str, weights_sha256: str | None, clip_seconds: float, sample_rate: int) -> str:
@@ -63,7 +63,7 @@ def extract(  # noqa: PLR0913 (one rule's inputs)
     Parameters
     ----------
     encoder : dict    the encoder's settings with its name
-    weights : Path or None    official checkpoint; None leaves the encoder as it was drawn from its seed
+    weights : Path or None    official checkpoint; None leaves the encoder randomly initialised from its seed
     clips : Path    clip table
     source, shard, shards    which clips, see `shard_of`
     out : Path    the ``.npy`` file; its index has the suffix ``.json``

@@ -1,4 +1,4 @@
-"""Files are written whole or not at all, and what the system says of them is told with a cure."""
+"""Files are written whole or not at all; errors of the operating system are explained with a cure."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 
 @contextlib.contextmanager
 def replacing(path) -> Iterator[Path]:
-    """A name beside ``path`` to write to, moved there at the end; an error leaves the old file and nothing else."""
+    """A temporary name next to ``path`` to write to, moved there at the end; an error leaves only the old file."""
     path = Path(path)
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))

@@ -1,4 +1,4 @@
-"""Recordings in a folder of the user's: which files the tables mean, and that no split holds another's."""
+"""Recordings in the user's folder: which files the tables refer to, and a check that splits share none."""
 
 from __future__ import annotations
 

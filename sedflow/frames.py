@@ -85,8 +85,8 @@ def frame_targets(
     Returns
     -------
     (frames, classes) float32 in [0, 1]
-        The confidence of the event, 1 unless it says otherwise. Where events of one class overlap, the surest counts,
-        so that their order means nothing.
+        The confidence of the event, 1 by default. Where events of one class overlap, the highest confidence counts,
+        so that their order does not matter.
 
     Raises
     ------

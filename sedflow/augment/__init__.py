@@ -1,8 +1,8 @@
 """Augmentations: (batch, rng, *, settings) → batch. Each is one step of a page's ``augment`` list, in that order.
 
 A file here is a plugin: its one public function has the file's name. It draws from ``rng`` alone, returns a new batch,
-changes what the student reads (``inputs``) and, where it says so, what the teacher reads (``clean``); what it does to
-strong targets it does to pseudo-labels. Mixing is recorded in ``Batch.mixing``.
+changes what the student reads (``inputs``) and, where documented, what the teacher reads (``clean``); pseudo-labels are
+changed like strong targets. Mixing is recorded in ``Batch.mixing``.
 
 ``DOMAIN`` says what a function works on: "waveform", "spectrum" (linear mel), "features" (what an encoder's network
 reads), or "any" of them, cached embeddings included. A setting ``on`` chooses another domain. Functions of a later
@@ -82,7 +82,7 @@ def grouped_rows(batch: Batch, groups: str | list[list[str]]) -> list[np.ndarray
 
 
 def check_mixable(batch: Batch, rows: np.ndarray) -> None:
-    """Refuse to mix labels of different kinds: clips that say when with others, or with pseudo-labels alone.
+    """Refuse to mix labels of different kinds: clips with event times with others, or with pseudo-labels alone.
 
     Raises
     ------
@@ -95,7 +95,7 @@ def check_mixable(batch: Batch, rows: np.ndarray) -> None:
 
 
 def rows_that_say_when(batch: Batch, sources: list[str] | None) -> np.ndarray:
-    """(batch,) bool: rows of these sources (None: of all) whose labels say when."""
+    """(batch,) bool: rows of these sources (None: of all) whose labels have times."""
     return np.array(
         [
             kind in _SAY_WHEN and (sources is None or source in sources)

@@ -22,9 +22,9 @@ def frame_shift(
     sigma_seconds: NotNegative | None = None,
     sources: list[str] | None = None,
 ) -> Batch:
-    """Roll every clip in time by its own random amount, labels too; what leaves at the end comes in at the start.
+    """Roll every clip in time by its own random amount, labels too; what leaves at the end re-enters at the start.
 
-    A clip that is padded stays: its padding would come to lie in the middle.
+    A padded clip is left alone: its padding would end up in the middle.
 
     Parameters
     ----------

@@ -19,17 +19,17 @@ A file here is a plugin: its one public class has
     Write the audio of one shard under ``audio``; ``raw`` is the soundbank's manifest where ``uses_soundbank``, else the
     raw folder.
 ``labelled``
-    Optional; list of str, or dict source → list of str: the classes that its labels speak of, by default all of
-    ``classes``. A clip says nothing about the classes of other corpora, unless they stand here or in ``copies``.
+    Optional; list of str, or dict source → list of str: the classes that its labels cover, by default all of
+    ``classes``. A clip says nothing about classes of other corpora, unless they are listed here or in ``copies``.
 ``copies``
     Optional; dict: own label → labels of other corpora that it also stands for (MAESTRO's "people talking" is DESED's
-    Speech). Training reads such events under each of these labels; the tables on disk say what the corpus says.
+    Speech). Training reads such events under each of these labels; the tables on disk keep the original labels.
 ``label_files``, ``audio_files``
-    Optional; list of Path: files of the user's that the workflow watches for changes.
+    Optional; list of Path: the user's files that the workflow watches for changes.
 
-A setting called ``path`` names folders of the user's: the workflow notices when recordings come, go or change there.
+A setting called ``path`` names the user's folders: the workflow notices when recordings are added, removed or changed.
 
-Building a corpus imports neither librosa nor scaper nor torch, so that Snakemake may do it while it parses.
+Building a corpus imports neither librosa nor scaper nor torch, so that Snakemake can do it while parsing.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Piece:
     """One sound of a soundbank, cut from a recording.
 
     ``role`` is ``foreground`` or ``background``; ``recording`` names the original, ``fold`` its fold and
-    ``split`` who may hear it: ``train``, ``validation`` or ``test``.
+    ``split`` who may use it: ``train``, ``validation`` or ``test``.
     """
 
     path: str

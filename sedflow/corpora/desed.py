@@ -2,7 +2,7 @@
 
 The folder is DESED's own (``audio/train/weak``, ``metadata/train/weak.tsv`` …); copies resampled to 16 kHz beside a
 folder (``weak_16k``) are read in its place. Tables, the synthetic set and the public evaluation set are downloaded
-where the folder has them not. Weak, unlabeled and strongly labelled real clips are YouTube's: they must be there.
+if the folder lacks them. Weak, unlabeled and strongly labelled real clips come from YouTube: they must be provided.
 """
 
 from __future__ import annotations

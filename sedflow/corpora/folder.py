@@ -8,10 +8,10 @@
     <path>/unlabeled/**      recordings without labels, or unlabeled.tsv with the column filename
     <path>/validation.tsv    as strong.tsv; without it a share of the recordings of strong.tsv
     <path>/test.tsv          as strong.tsv; without it another share
-    <path>/classes.txt       one class a line; without it every label found, in order of the alphabet
+    <path>/classes.txt       one class per line; without it every label found, in alphabetical order
 
 All but the audio and one training table may be absent. A column ``recording`` in any table says which files come from
-one recording: a split does not tear them apart and takes none that other tables train on, and tables that share one
+one recording: a split keeps them together and takes none that other tables train on, and tables that share a recording
 between training, validation and test are refused.
 """
 
@@ -102,13 +102,13 @@ class Folder:
 
     @property
     def label_files(self) -> list[Path]:
-        """What the user may edit, for the workflow to watch."""
+        """Files that the user may edit, for the workflow to watch."""
         read = [*filter(None, [self.class_file]), *self.tables.values()]
         return [path for path in read if path.is_file()]
 
     @property
     def audio_files(self) -> list[Path]:
-        """What the user may add or replace, for the workflow to watch."""
+        """Files that the user may add or replace, for the workflow to watch."""
         return [path for paths in folder_files.listing(self.path).values() for path in paths]
 
     def download(self, raw: Path, mirror: Path | None = None) -> None:

@@ -46,7 +46,7 @@ class Maestro:
     """Windows of MAESTRO's development recordings.
 
     Training windows have soft labels. Validation and test windows have an event where more than half of the annotators
-    heard the class; windows of test overlap, and are judged as whole recordings. Their labels speak of fewer classes.
+    heard the class; test windows overlap and are evaluated as whole recordings. Their labels cover fewer classes.
 
     Parameters
     ----------

@@ -8,15 +8,15 @@ A file here is a plugin: its one public class has
   batch do not change each other;
 - ``layers()``: modules from input to output, which together hold every trainable parameter exactly once;
 - ``load_official(path)``: reads the official checkpoint in each of its published spellings;
-- ``trained_with``: the settings, by name, that weights belong to and that the shapes of their tensors do not tell.
+- ``trained_with``: the settings, by name, that weights belong to and that the shapes of their tensors do not show.
 
-Augmentation between front end and network needs one of two pairs more, both of tensors (batch, bands, time):
+Augmentation between front end and network needs one of two further pairs, both of tensors (batch, bands, time):
 
 - ``spectrogram(waveform)``, linear mel, and ``features(spectrum)``, what the network reads; then ``encode(features)``,
   where a last frame that the clip only partly fills may be missing;
 - ``log_mel(waveform)``, what the network reads.
 
-``from_log_mel(features, seconds)`` goes on from either, for clips that last so long; an encoder without it reads clips
+``from_log_mel(features, seconds)`` continues from either, for clips of that length; an encoder without it reads clips
 of any length in one piece.
 
 Reading weights is common to all of them, see `sedflow.weights`.
