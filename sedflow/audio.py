@@ -15,7 +15,7 @@ import numpy as np
 
 from sedflow import mp3
 from sedflow.events import AUDIO_SUFFIXES
-from sedflow.files import replacing
+from sedflow.files import below, replacing
 
 _BLOCK = 1 << 16  # samples decoded at a time
 _TRAILER = 1 << 12  # bytes behind the audio that nobody wonders at
@@ -43,8 +43,8 @@ class AudioInfo:
 
 def recordings(folder) -> list[Path]:
     """Audio files below a folder, in order of path; hidden ones (macOS: ``._dog.wav``) are ignored."""
-    found = Path(folder).rglob("*")
-    return sorted(path for path in found if path.suffix.lower() in AUDIO_SUFFIXES and not path.name.startswith("."))
+    found = sorted(below(folder))
+    return [path for path in found if path.suffix.lower() in AUDIO_SUFFIXES and not path.name.startswith(".")]
 
 
 def listing(folders: Iterable[str]) -> str:
@@ -54,9 +54,7 @@ def listing(folders: Iterable[str]) -> str:
     ------
     AudioError    a link to a recording that does not exist
     """
-    found = [
-        path for folder in map(Path, folders) for path in folder.rglob("*") if path.suffix.lower() in AUDIO_SUFFIXES
-    ]
+    found = [path for folder in folders for path in below(folder) if path.suffix.lower() in AUDIO_SUFFIXES]
     for path in found:
         if not path.exists():
             raise AudioError(

@@ -13,6 +13,7 @@ from sedflow import audio, synthesis
 from sedflow.corpora import Piece
 from sedflow.download import DownloadError
 from sedflow.events import ClassSet, Event, clip_id, read_events, read_table, read_weak
+from sedflow.files import below
 from sedflow.zenodo import fetch_record, unpacked
 
 Table = Mapping[str, "list[Event] | tuple[str, ...]"]
@@ -160,5 +161,5 @@ def _locate(folder: Path, table: str) -> Path | None:
         tail = "/".join(parts[start:])
         if (folder / tail).is_file():
             return folder / tail
-    found = [path for path in sorted(folder.rglob(parts[-1])) if path.parts[-2:] == parts[-2:]]
+    found = [path for path in sorted(below(folder)) if path.parts[-2:] == parts[-2:]]
     return found[0] if found else None

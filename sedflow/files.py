@@ -37,6 +37,19 @@ def write_json(path, content: Mapping) -> None:
     write_text(path, json.dumps(content, indent=2, sort_keys=True) + "\n")
 
 
+def below(folder) -> Iterator[Path]:
+    """Files anywhere below a folder, through links to folders too; a folder that several links lead to counts once."""
+    seen = set()
+    for here, folders, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(here)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders.sort()
+        yield from (Path(here, name) for name in sorted(names))
+
+
 _CURES = {
     errno.ENOENT: "no such file or folder; check the path, or make the file first",
     errno.EISDIR: "this is a folder; name a file",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -56,7 +55,7 @@ def device_impulse(
 @functools.cache
 def read_responses(folder: str, sample_rate: int) -> tuple[np.ndarray, ...]:
     """Responses of a folder, of energy 1 so that loudness stays about the same."""
-    files = [path for path in sorted(Path(folder).rglob("*")) if path.suffix.lower() in (".wav", ".flac")]
+    files = [path for path in audio.recordings(folder) if path.suffix.lower() in (".wav", ".flac")]
     if not files:
         raise FileNotFoundError(
             f"device_impulse: {folder!r} holds no .wav or .flac files; put impulse responses of devices there (MicIRP "

@@ -17,6 +17,7 @@ from sedflow.clips import cut_events, windows, write_clip
 from sedflow.corpora import Prepared
 from sedflow.download import DATA, DownloadError
 from sedflow.events import ClassSet, Event, LabelError, clip_id
+from sedflow.files import below
 from sedflow.holdings import Allowance, find, read_inventory, write_inventory
 from sedflow.ranges import Count, Positive
 from sedflow.zenodo import unpacked
@@ -109,7 +110,7 @@ class Dcase2016Task2:
 
 def _root(folder: Path) -> Path | None:
     """Where the labels lie in a folder, with the audio beside them."""
-    tables = sorted(folder.rglob("train.json"))
+    tables = sorted(path for path in below(folder) if path.name == "train.json")
     return tables[0].parent if tables else None
 
 

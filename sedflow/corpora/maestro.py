@@ -20,6 +20,7 @@ from sedflow.clips import cut_events, windows, write_clip
 from sedflow.corpora import Prepared
 from sedflow.download import DATA, DownloadError
 from sedflow.events import ClassSet, Event, LabelError, merge_events, parse_confidence, parse_event, read_table
+from sedflow.files import below
 from sedflow.holdings import Allowance, find, read_inventory, write_inventory
 from sedflow.ranges import Count, Positive, Share
 from sedflow.zenodo import unpacked
@@ -163,8 +164,8 @@ class Maestro:
 
 def _annotations(folders: Iterable[Path], recordings: Container[str]) -> dict[str, Path]:
     """Recording → its annotation, anywhere in the folders."""
-    paths = [path for folder in folders for path in sorted(folder.rglob("*.txt"))]
-    return {path.stem: path for path in paths if path.stem in recordings}
+    paths = [path for folder in folders for path in sorted(below(folder))]
+    return {path.stem: path for path in paths if path.suffix == ".txt" and path.stem in recordings}
 
 
 def read_annotation(path: Path, classes: ClassSet) -> list[Event]:

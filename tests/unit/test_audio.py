@@ -235,3 +235,15 @@ def test_a_listing_follows_names_and_sizes_and_names_a_link_that_leads_nowhere(t
     (tmp_path / "three.wav").symlink_to(tmp_path / "gone.wav")
     with pytest.raises(audio.AudioError, match=r"three\.wav: a link to a recording that does not exist; restore it"):
         audio.listing([str(tmp_path)])
+
+
+def test_recordings_behind_links_to_folders_are_there_and_circles_end(tmp_path):
+    disk, own = tmp_path / "disk", tmp_path / "own"
+    (disk / "2024").mkdir(parents=True)
+    own.mkdir()
+    (disk / "2024/dawn.wav").write_bytes(b"four")
+    empty = audio.listing([str(own)])
+    (own / "linked").symlink_to(disk)
+    (disk / "back").symlink_to(own)
+    assert audio.recordings(own) == [own / "linked/2024/dawn.wav"]
+    assert audio.listing([str(own)]) != empty

@@ -78,6 +78,27 @@ def test_tables_of_a_user_are_watched_and_corrected_ones_are_taken(tmp_path, cor
     assert sorted(copies) == sorted(path.read_text() for path in made.label_files)
 
 
+@pytest.mark.parametrize(
+    ("corpus", "name", "settings"),
+    [
+        (DESED, "desed", {"weak_share": 1.0}),
+        (Maestro, "maestro", {"allow_missing": FEW, "test_hop_seconds": 2.0}),
+        (AudioSetStrong, "audioset", {}),
+        (Dcase2016Task2, "dcase2016", {}),
+    ],
+)
+def test_recordings_and_tables_behind_links_to_folders_are_found(tmp_path, corpus, name, settings):
+    make = functools.partial(getattr(corpus_folders, name), tmp_path / "disk")
+    root = make(CITY) if name == "maestro" else make()
+    own = tmp_path / "own"
+    own.mkdir()
+    for part in root.iterdir():
+        (own / part.name).symlink_to(part)
+    made = corpus(path=str(own), seconds=2.0, **settings)
+    made.download(tmp_path / "raw")
+    assert read_inventory(tmp_path / "raw") and made.label_files
+
+
 # DESED
 
 
