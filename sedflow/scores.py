@@ -73,7 +73,8 @@ def check_target(path, clips: Iterable[str]) -> None:
 
     Raises
     ------
-    ScoreError    a file in the way, a folder called ``….parquet``, a folder with TSV files of other clips
+    ScoreError    a file in the way, a folder called ``….parquet``, a folder with TSV files of other clips, or with one
+                  of these that holds no scores
     """
     path = Path(path)
     to_folder = path.suffix != ".parquet"
@@ -87,6 +88,20 @@ def check_target(path, clips: Iterable[str]) -> None:
             f"{path}: {len(others)} .tsv files of other clips are here, e.g. {others[:10]}, and would be read as "
             "scores of this set; delete them or name another folder"
         )
+    for clip in clips:
+        if to_folder and (file := path / f"{clip}.tsv").is_file() and not _holds_scores(file):
+            raise ScoreError(f"{file}: this is not a score file and would be replaced by one; name another folder")
+
+
+def _holds_scores(file: Path) -> bool:
+    """Whether a TSV has times and classes in its header and numbers below it."""
+    with file.open(encoding="utf-8-sig", errors="replace") as lines:
+        header, row = (lines.readline().rstrip("\r\n").split("\t") for _ in range(2))
+    try:
+        numbers = [float(cell) for cell in row]
+    except ValueError:
+        return False
+    return header[:2] == [*TIME_COLUMNS] and len(header) == len(numbers) > 2
 
 
 def save_scores(path, scores: Mapping[str, Scores]) -> None:

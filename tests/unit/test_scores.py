@@ -96,6 +96,33 @@ def test_scores_of_other_clips_are_not_written_beside_those_of_a_folder(tmp_path
     assert list(load_scores(tmp_path)) == ["a"]
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        "filename\tonset\toffset\tevent_label\na.wav\t0\t1\tdog\n",
+        "onset\toffset\tevent_label\n0.5\t1.5\tdog\n",  # what `detect` prints
+        "onset\toffset\tevent_label\n",
+        "notes of mine\n",
+        "",
+    ],
+)
+def test_a_file_that_holds_no_scores_is_never_replaced_by_scores(tmp_path, content):
+    (tmp_path / "a.tsv").write_text(content)
+    with pytest.raises(ScoreError, match=r"a\.tsv: this is not a score file.*name another folder"):
+        save_scores(tmp_path, {"a": scores_of()})
+    assert (tmp_path / "a.tsv").read_text() == content
+
+
+def test_scores_of_the_same_clips_are_replaced(tmp_path, eval_reference_dir):
+    for offset in (0.0, 1.0):
+        save_scores(tmp_path, {"a": scores_of(offset=offset)})
+    np.testing.assert_allclose(load_scores(tmp_path)["a"].values, scores_of(offset=1.0).values)
+    theirs = (eval_reference_dir / "scores/3u1ue_s4.tsv").read_bytes()
+    (tmp_path / "a.tsv").write_bytes(theirs)
+    save_scores(tmp_path, {"a": scores_of()})
+    assert (tmp_path / "a.tsv").read_bytes() != theirs
+
+
 @pytest.mark.parametrize("broken", ["nothing there", "not parquet", "empty folder", "other columns"])
 def test_files_that_hold_no_scores_are_named(tmp_path, broken):
     path = tmp_path / "set.parquet"
