@@ -41,7 +41,7 @@ def kaldi_mel_bank(bands: int, n_fft: int, sample_rate: int, low_hz: float, high
 class LogMel(nn.Module):
     """Pre-emphasis, power spectrum, Kaldi mel bank, logarithm, fixed shift and scale: (v + 4.5) / 5.
 
-    Frame k is centred at sample k · hop; there are as many frames as hops begun.
+    Frame k is centred at sample k · hop; the number of frames is the number of hops begun.
 
     Parameters
     ----------

@@ -1,7 +1,7 @@
-"""Recordings that lie in folders of the user's: found by name, missing ones counted and listed, the rest inventoried.
+"""Recordings in the user's folders: found by name, missing ones counted and listed, the rest inventoried.
 
-Some corpora may not be passed on, and videos vanish from the net, so nobody's copy is complete. What is missing is
-said, and training goes on without it only where the settings allow that many.
+Some corpora may not be redistributed, and videos vanish from the internet, so no copy is complete. Missing recordings
+are reported, and training continues without them only where the settings allow that many.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Allowance:
             raise LabelError(f"allow_missing: no set {strangers[0]!r}; choose from {sorted(self.sources)}")
 
     def exceeded(self, missing: Mapping[str, int]) -> str:
-        """How to allow that so many are missing of the sets, if the settings do not."""
+        """How to allow that many missing recordings in these sets, if the settings do not."""
         if isinstance(self.missing, Mapping):
             lacking = any(count > self.missing.get(name, 0) for name, count in missing.items())
             return "raise allow_missing" if lacking else ""
@@ -83,8 +83,8 @@ def find(
     ----------
     wanted : mapping    set → clips
     folders : mapping    set → folders, the preferred one first
-    sought : callable    clip → the keys it is looked for under, the best first, e.g. `sought_segment`
-    told : callable    name of a file → the keys it answers to, e.g. `told_segments`
+    sought : callable    clip → the keys to look it up by, best first, e.g. `sought_segment`
+    told : callable    name of a file → the keys that match it, e.g. `told_segments`
 
     Returns
     -------
@@ -199,7 +199,7 @@ def check_cut(found: Iterable[Holding]) -> None:
 
     Raises
     ------
-    DownloadError    recordings longer than a segment whose names say no start
+    DownloadError    recordings longer than a segment whose names give no start
     """
     starts = {holding.path: told_segments(clip_id(holding.path.name))[0][1] for holding in found}
     whole = [path for path, start in starts.items() if start is None and audio.info(path).seconds > LONGEST_SECONDS]

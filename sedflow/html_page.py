@@ -1,4 +1,4 @@
-"""Self-contained pages: a template with its style and script, and nothing that a browser would have to fetch."""
+"""Self-contained pages: a template with its style and script, and nothing for a browser to fetch."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Audio of any length → Scores: overlapping windows, averaged where they overlap.
 
-Validation, test, ``sedflow score`` and ``sedflow detect`` all come through `WindowScores`.
+Validation, test, ``sedflow score`` and ``sedflow detect`` all go through `WindowScores`.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class WindowScores:
 
 
 def windows_of(clip: str, samples: np.ndarray, rate: int, grid: FrameGrid, inference: dict) -> Iterator[Window]:
-    """Cut a recording into windows whose starts lie on the frame grid; the last one ends with the recording."""
+    """Cut a recording into windows whose starts are on the frame grid; the last one ends with the recording."""
     seconds = len(samples) / rate
     length = round(inference["window_seconds"] * rate)
     hop_frames = max(1, grid.first_frame(inference["hop_seconds"]))

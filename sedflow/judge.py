@@ -16,7 +16,7 @@ HEADLINE = evaluation.Rules(parts=("psds", "collar", "intersection"), best=False
 
 
 def read_truth(folder: Path, split: str) -> tuple[Truth, dict[str, float]]:
-    """Events and durations of a split of one corpus; of soft labels what is surer than not.
+    """Events and durations of a split of one corpus; of soft labels those more likely than not.
 
     Parameters
     ----------
@@ -40,7 +40,7 @@ def corpora_with(manifests: Sequence[Path], split: str) -> list[Path]:
 def of_corpus(folder: Path, split: str, scores: Mapping[str, Scores]) -> tuple[dict[str, Scores], Truth, dict]:
     """Scores, truth and durations of one corpus' clips; windows of long recordings are joined.
 
-    Each corpus is judged alone: another one's clips do not say which of its classes sound in them.
+    Each corpus is evaluated alone: the clips of another do not show which of its classes sound in them.
     """
     truth, durations = read_truth(folder, split)
     own = {clip: of_clip for clip, of_clip in scores.items() if clip in durations}
@@ -56,12 +56,12 @@ def tune_run(scores: Sequence[Path], manifests: Sequence[Path], kind: dict, obje
     ----------
     scores : sequence of Path    ``validation_<network>.parquet``
     manifests : sequence of Path
-    kind : dict    what a page says, see `postprocess_checks.check`
+    kind : dict    from the page, see `postprocess_checks.check`
     objective : str    one of ``postprocess_checks.OBJECTIVES``
 
     Returns
     -------
-    dict    network → what `tuning.tune_classes` gives, and under ``chosen`` the network that reached most
+    dict    network → what `tuning.tune_classes` gives, and under ``chosen`` the network with the best result
     """
     postprocess_checks.check(kind, objective)
     objective = kind.get("objective", objective)
@@ -83,7 +83,7 @@ def tune_run(scores: Sequence[Path], manifests: Sequence[Path], kind: dict, obje
 
 
 def evaluate_run(scores: Sequence[Path], manifests: Sequence[Path], tuned: Mapping) -> tuple[dict, dict]:
-    """Judge every network of a run on test.
+    """Evaluate every network of a run on test.
 
     Parameters
     ----------
@@ -95,7 +95,7 @@ def evaluate_run(scores: Sequence[Path], manifests: Sequence[Path], tuned: Mappi
     -------
     metrics : dict    network → ``raw`` and ``postprocessed`` → what `evaluation.evaluate` gives; ``chosen``; and the
                       ``intervals`` of the chosen network, post-processed
-        Of several corpora the first one's numbers stand there, and those of all under ``corpora``.
+        With several corpora these are the numbers of the first; those of all are under ``corpora``.
     roc : dict    PSD-ROC of the chosen network, post-processed
     """
     folders = corpora_with(manifests, "test")
@@ -128,7 +128,7 @@ def intervals(folder: Path, scores: Mapping[str, Scores], truth: Truth, duration
 
 
 def _by_network(paths: Sequence[Path], split: str, folders: Sequence[Path]) -> dict[str, dict[str, Scores]]:
-    """Scores by network; the split stands in the files' names, so that nobody tunes on test by mistake."""
+    """Scores by network; the split is part of the file names, so that nobody tunes on test by mistake."""
     odd = [str(path) for path in paths if not Path(path).stem.startswith(f"{split}_")]
     if odd:
         raise EvaluationError(f"{odd[0]}: not {split} scores; expected {split}_<network>.parquet")

@@ -23,15 +23,15 @@ log = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class Files:
-    """What is judged.
+    """What is evaluated.
 
     Parameters
     ----------
     scores : Path    ``….parquet``, or a folder in the format of sed_scores_eval
-    truth : Path    whatever ``labels.read_any_labels`` reads
+    truth : Path    anything that ``labels.read_any_labels`` reads
     durations : Path, optional    ``filename duration``; without it clips last as long as their scores
     clips : Path, optional    ``clips.tsv``: clips that share a recording are drawn together
-    windows : bool    the clips are windows of long recordings, which are joined and judged (MAESTRO)
+    windows : bool    the clips are windows of long recordings, which are joined before evaluation (MAESTRO)
     """
 
     scores: Path
@@ -63,7 +63,7 @@ class Files:
 
 
 def read_truth(path: Path, scores: Mapping[str, Scores], other_labels: bool = False) -> dict[str, list[Event]]:
-    """True events of clips that were scored; ``Files.read`` says what is refused."""
+    """True events of clips that were scored; see ``Files.read`` for what is refused."""
     classes = None if other_labels else ClassSet(next(iter(scores.values())).classes)
     truth = read_any_labels(path, classes=classes)
     if not truth:
@@ -118,7 +118,7 @@ def read_criteria(texts: Iterable[str]) -> dict[str, Criteria]:
 
     Raises
     ------
-    EvaluationError    no name or one that is taken, an unknown parameter, no number or one out of its range
+    EvaluationError    no name or one that is taken, an unknown parameter, not a number, or one out of range
     """
     criteria = dict(CRITERIA)
     for text in texts:
@@ -147,7 +147,7 @@ def _criteria(text: str) -> tuple[str, Criteria]:
 
 
 def durations_of(scores: Mapping[str, Scores], path: Path) -> dict[str, float]:
-    """Clips as long as their scores, which stand in ``path``; boxes do not tell how long a clip is."""
+    """Clips as long as their scores, read from ``path``; boxes do not show how long a clip is."""
     boxes = [clip for clip, of_clip in scores.items() if np.isneginf(of_clip.values).any()]
     if boxes:
         raise EvaluationError(

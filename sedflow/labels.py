@@ -14,7 +14,7 @@ RAVEN_TIMES = ("Begin Time (s)", "End Time (s)")
 
 
 def read_any_labels(path, classes: ClassSet | None = None) -> dict[str, list[Event]]:
-    """Read true events from whatever they are in: clip id → events. Of soft labels see `recordings.sounding`.
+    """Read true events in any supported format: clip id → events. Of soft labels see `recordings.sounding`.
 
     Parameters
     ----------

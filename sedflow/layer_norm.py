@@ -1,4 +1,4 @@
-"""Layer norm, which transformers have behind or before every sum."""
+"""Layer norm, which transformers have after or before every sum."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ class TrainingStopped(ValueError):
 class Step:
     """What a loss sees: the batch as the student read it, and both predictions.
 
-    ``processes`` share the batch; networks compute in ``half``, if not in float32 as losses do.
+    ``processes`` share the batch; networks compute in ``half``, or in float32 as losses do.
     """
 
     batch: Batch
@@ -59,7 +59,7 @@ class Learner(lightning.LightningModule):
     clips : ClipSet    clips of all sources and of validation
     judge : callable    validation scores → metrics, those that the stage monitors among them
     seed : int
-    teacher : Detector, optional    where the teacher starts; a copy of the student if unset
+    teacher : Detector, optional    initial teacher; a copy of the student if unset
     """
 
     def __init__(
@@ -128,7 +128,7 @@ class Learner(lightning.LightningModule):
         return total
 
     def random_numbers(self, batch_idx: int) -> np.random.Generator:
-        """Seed torch, and give what augmentations draw from: a batch's own seeds, so that resuming needs no states.
+        """Seed torch, and return what augmentations draw from: a batch's own seeds, so that resuming needs no states.
 
         Processes that share a batch draw the same for it (whether it is mixed, how, and by how much), and the same for
         the k-th clip of each; what torch draws (dropout) is each process' own.
@@ -182,18 +182,18 @@ class Learner(lightning.LightningModule):
     def on_before_zero_grad(self, optimizer) -> None:
         """Move the teacher, once per optimiser step.
 
-        This lies between the forward pass of a step and its update: the teacher follows the student as the step before
-        left it. Source: ATST-SED and the DCASE baselines.
+        This happens between the forward pass of a step and its update: the teacher follows the student as the previous
+        step left it. Source: ATST-SED and the DCASE baselines.
         """
         if self.teacher is not None:
             update_teacher(self.teacher, self.student, teacher_decay(self.global_step, self.stage["teacher"]))
 
     def on_before_optimizer_step(self, optimizer) -> None:
-        """Stop before a gradient that is no number reaches the weights.
+        """Stop before a gradient that is not finite reaches the weights.
 
         In fp16 gradients are scaled up and may overflow: then the scaler skips the step and halves its scale. Weights
-        stay, while schedules and the teacher go on as if the step had been made; the learning curve says in how many
-        steps that was so. Gradients that overflow without being scaled up are no numbers for another reason.
+        stay, while schedules and the teacher go on as if the step had been made; the learning curve records in how
+        many steps that happened. Gradients that overflow without being scaled up are not finite for another reason.
         """
         gradients = [p.grad for p in self.student.parameters() if p.grad is not None]
         finite = bool(nn.utils.get_total_norm(gradients).isfinite())
@@ -206,7 +206,7 @@ class Learner(lightning.LightningModule):
             log.warning("step %d is skipped: its gradient, scaled by %g, overflows fp16", self.global_step, scale)
 
     def on_train_start(self) -> None:
-        """See whether gradients are scaled, as fp16 wants it."""
+        """Check whether gradients are scaled, as fp16 needs."""
         self.scaler = getattr(self.trainer.precision_plugin, "scaler", None)
 
     def on_fit_start(self) -> None:
@@ -214,7 +214,7 @@ class Learner(lightning.LightningModule):
         warn_of_parts(self.student, self.stage)
 
     def on_validation_epoch_start(self) -> None:
-        """Begin a new collection of validation scores; weights that are no numbers must not become a checkpoint."""
+        """Begin a new collection of validation scores; weights that are not finite must not become a checkpoint."""
         weights = [p for p in self.student.parameters() if p.requires_grad]
         if not bool(nn.utils.get_total_norm(weights).isfinite()):
             self._stop("the weights are not finite", *self._last)
@@ -231,7 +231,7 @@ class Learner(lightning.LightningModule):
                 self._collected[name].add(clip, self.clips.clips[clip].seconds, 0, values)
 
     def on_validation_epoch_end(self) -> None:
-        """Judge the scores and write a line of the learning curve."""
+        """Evaluate the scores and write a line of the learning curve."""
         row: dict[str, float] = {"step": self.global_step}
         row |= {key: self._over_processes(float(np.mean(values))) for key, values in sorted(self._running.items())}
         row |= {f"lr/{group['name']}": group["lr"] for group in self.optimizers().param_groups[:1]}
@@ -263,11 +263,11 @@ class Learner(lightning.LightningModule):
         return {clip: joined[clip] for clip in sorted(joined)}
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
-        """Keep the learning curve with the weights."""
+        """Store the learning curve with the weights."""
         checkpoint["history"] = self.history
 
     def on_load_checkpoint(self, checkpoint: dict) -> None:
-        """Take the learning curve up again."""
+        """Restore the learning curve."""
         self.history = checkpoint["history"]
 
     def configure_optimizers(self):

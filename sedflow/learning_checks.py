@@ -1,4 +1,4 @@
-"""What a stage of a page says about learning fits together: its losses, augmentations, teachers and processes."""
+"""Check that the learning settings of a stage fit together: losses, augmentations, teachers and processes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 
 def check_learning(system: System, stage: Stage, kinds: Kinds, at: str) -> None:
-    """Check everything a stage says about learning.
+    """Check all learning settings of a stage.
 
     Parameters
     ----------
@@ -154,7 +154,7 @@ def _check_reach(name: str, domain: str, encoder: str, cached: bool, at: str) ->
 
 
 def check_rate(encoder: dict, rate: int, where: str) -> None:
-    """The page's rate is the encoder's own: what it hears at another has another pitch and length, unnoticed."""
+    """The page's rate is the encoder's own: at another rate it would read sound of another pitch and length."""
     name = encoder["name"]
     front_ends = plugins.constant("encoders", name, "_FRONT_ENDS", None) or {}
     chosen = encoder.get("front_end") or plugins.settings_of("encoders", name).get("front_end", (str, None))[1]
@@ -188,7 +188,7 @@ def _check_bands(settings: dict, encoder: str, at: str) -> None:
 
 
 def _check_listener(stage: Stage, at: str) -> None:
-    """A detector that listens along hears the same clips: it follows mixing, but not changes of features."""
+    """A detector that runs during training reads the same clips: it follows mixing, but not changes of features."""
     if not any(loss.get("checkpoint") for loss in stage.losses):
         return
     if stage.cached and stage.freeze:

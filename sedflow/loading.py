@@ -1,4 +1,4 @@
-"""Batches on their way to a process: drawn with a named share per source, read ahead by loader processes, moved.
+"""Batches on their way to a process: drawn with a share per source, read ahead by loader processes, moved on.
 
 A batch is a pure function of (seed, step): which clips, which parts of them, in which order. So a run resumed at step k
 sees exactly what the uninterrupted run saw, with any number of loader processes.
@@ -34,12 +34,12 @@ class Row:
 
 
 class TrainingBatches(torch.utils.data.Dataset):
-    """Batch number k of a run, for any k: each source's clips are drawn anew each time all of its round were used.
+    """Batch number k of a run, for any k: each source's clips are drawn again once its round is used up.
 
     Parameters
     ----------
     clips : ClipSet
-    shares : mapping    source → clips per batch; what is 0 is not even looked at
+    shares : mapping    source → clips per batch; sources with 0 are ignored
     seed : int
     sampling : mapping, optional    source → "uniform" (default) or "balanced", see `sedflow.sampling`
     round_batches : int, optional    batches between two validations: a balanced round where ``epoch_clips`` has none

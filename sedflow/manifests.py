@@ -1,4 +1,4 @@
-"""The tables of one or several corpora as training reads them: clips, labels, and what each label set speaks of."""
+"""The tables of one or several corpora as training reads them: clips, labels, and what each label set covers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PUBLIC = ("youtube/", "freesound/")  # names of recordings that all corpora give
 class Manifests:
     """The label tables of one or several corpora, joined.
 
-    ``kinds`` says per source what labels it has; ``known`` says per clip which classes they speak of, (classes,) bool.
+    ``kinds`` is the kind of labels per source; ``known`` the classes they cover per clip, (classes,) bool.
     """
 
     clips: list[Clip]
@@ -37,7 +37,7 @@ class Manifests:
 def read_manifests(folders: Sequence[Path], corpora: Sequence) -> Manifests:
     """Read the manifests of several corpora and check every label against their class lists.
 
-    The classes are those of all corpora, in order. A clip's labels speak of its own corpus' classes (its ``labelled``,
+    The classes are those of all corpora, in order. A clip's labels cover its own corpus' classes (its ``labelled``,
     see `sedflow.corpora`) and, in training, of the labels of other corpora that its corpus ``copies``.
 
     Parameters

@@ -10,7 +10,7 @@ PRINTED_PER_CLASS = ("psds1", "psds2", "collar_best_f1", "intersection_f1_at_0.5
 
 
 def print_metrics(metrics: Mapping) -> None:
-    """Print what ``judge_files.judge_files`` gave."""
+    """Print the result of ``judge_files.judge_files``."""
     from rich.console import Console
     from rich.table import Table
 

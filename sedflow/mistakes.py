@@ -2,7 +2,7 @@
 
 A detection is *right* when at least half of it is covered by events of its class; an event is *found* when at least
 half of it is covered by right detections. That is the intersection criterion with DTC = GTC = 0.5, so the counts here
-are the ones behind the intersection F1.
+are those of the intersection F1.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ SNR_EDGES = (-np.inf, 6.0, 12.0, 18.0, 24.0, np.inf)
 
 @dataclasses.dataclass(frozen=True)
 class Judgement:
-    """One clip's events and detections, told apart."""
+    """One clip's events and detections, sorted into right and wrong."""
 
     found: list[Event]
     missed: list[Event]
@@ -75,7 +75,7 @@ def covered_share(event: Event, others: Iterable[Event]) -> float:
 
 
 def match_events(truth: Sequence[Event], detections: Sequence[Event]) -> Judgement:
-    """Tell the found from the missed events and the right from the wrong detections of one clip."""
+    """Separate found from missed events and right from wrong detections in one clip."""
     judgement = Judgement([], [], [], [])
     for detection in detections:
         own = [event for event in truth if event.label == detection.label]
@@ -125,7 +125,7 @@ def count_by_duration(judgements: Iterable[Judgement]) -> list[Bin]:
 
 
 def count_by_snr(judgements: Mapping[str, Judgement], snrs: Mapping[str, list[tuple[Event, float]]]) -> list[Bin]:
-    """Found events by signal-to-noise ratio; empty when no clip says how loud its events are.
+    """Found events by signal-to-noise ratio; empty when no clip records how loud its events are.
 
     Parameters
     ----------

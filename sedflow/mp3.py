@@ -1,4 +1,4 @@
-"""MP3 files without a header that tells their length: decoders guess it from the bit rate of the first frame."""
+"""MP3 files without a header that gives their length: decoders guess it from the bit rate of the first frame."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def misread(path, samples: int) -> str:
 
 @functools.lru_cache(maxsize=64)  # a long recording is opened for each of its parts
 def _counted(path: Path, size: int, changed: int) -> tuple[int | None, int]:
-    """Samples by frames, and how many bit rates there are; None where a header tells the length."""
+    """Samples by frames, and how many bit rates there are; None if a header gives the length."""
     with path.open("rb") as file:
         start = _behind_tags(file)
         file.seek(start)

@@ -1,4 +1,4 @@
-"""Official checkpoints: where in the file the tensors of one module stand."""
+"""Official checkpoints: where in the file the tensors of one module are."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _PROJECTION = "head_linear_layer"  # CP-JKU's name of a layer behind the encoder
 def module_tensors(
     content: dict, anchor: str, path: str | Path, *, network: str = "teacher", without: tuple[str, ...] = ()
 ) -> tuple[dict[str, torch.Tensor], list[str]]:
-    """Pick one module's tensors out of a checkpoint, whatever stands around them.
+    """Pick one module's tensors out of a checkpoint, whatever else it contains.
 
     Parameters
     ----------
@@ -106,7 +106,7 @@ def unwrapped(content: dict) -> dict[str, torch.Tensor]:
 
 
 def all_tensors(content: dict) -> dict[str, torch.Tensor]:
-    """Tensors by their full names; settings and the like are passed over."""
+    """Tensors by their full names; settings and the like are skipped."""
     return dict(_flat(content))
 
 

@@ -50,7 +50,7 @@ def parameter_groups(detector: Detector, optimizer: dict) -> list[dict]:
 def never_decay(network: nn.Module) -> set[int]:
     """Ids of all parameters but the matrices that data is multiplied by: weights of linear layers, convolutions, GRUs.
 
-    So biases, norms, the gains of weight norms, tables and vectors of positions, and tokens stay as they are learnt.
+    So biases, norms, the gains of weight norms, tables and vectors of positions, and tokens are not decayed.
     """
     spared = set()
     for module in network.modules():
@@ -74,7 +74,7 @@ def learning_rate_factor(step: int, steps: int, optimizer: dict) -> float:
     Warm-up is linear, or exponential as `ramp`; it may be longer than the training. Then the rate stays ("constant"),
     falls along half a cosine to ``floor`` at the last step ("cosine"), or stays until ``constant_steps`` and falls
     along a quarter of a cosine, no lower than ``floor`` ("constant_then_cosine"). Without a floor half a cosine ends
-    one step behind the last: a step at rate 0 would be none.
+    one step after the last: a step at rate 0 would do nothing.
 
     Source
     ------
@@ -125,7 +125,7 @@ def teacher_decay(step: int, teacher: dict) -> float:
 def update_teacher(teacher: Detector, student: Detector, decay: float) -> None:
     """θ_t ← a·θ_t + (1 − a)·θ_s over the parameters that train; BatchNorm statistics are left alone.
 
-    A teacher in evaluation mode takes no statistics from what it hears: its own follow the student's in the same way,
+    A teacher in evaluation mode takes no statistics from its input: its own follow the student's in the same way,
     where those move. Else it would use its parameters with the statistics it began with.
     """
     moved = [

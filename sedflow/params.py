@@ -37,7 +37,7 @@ class Settings(pydantic.BaseModel):
 
 
 def _each_once(seeds: list[int]) -> list[int]:
-    """A run that counted twice would make results look surer than they are."""
+    """Refuse duplicates: a run that counted twice would make results look more certain than they are."""
     if twice := sorted({seed for seed in seeds if seeds.count(seed) > 1}):
         raise ValueError(f"{twice[0]} appears twice; a seed is one run")
     return seeds

@@ -1,4 +1,4 @@
-"""What a pickle would call, read off its instructions; none of them is carried out."""
+"""What a pickle would call, read off its instructions without executing them."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def called_by(path: Path) -> list[str]:
 
 
 def _names(stream: io.BytesIO) -> list[str]:
-    """Of all pickles that stand one behind the other at the start of a stream."""
+    """Of all consecutive pickles at the start of a stream."""
     names = []
     while True:
         whole = []

@@ -1,4 +1,4 @@
-"""What the rules ask of the systems' pages: which files a step reads and makes, and the settings it depends on.
+"""What the rules read from the systems' pages: which files a step reads and makes, and the settings it depends on.
 
 Paths are strings relative to the root, as Snakemake wants them.
 """
@@ -33,7 +33,7 @@ FOLLOWED = (
 
 
 class Pages:
-    """All systems' pages; each is read and checked when it is first asked for.
+    """All systems' pages; each is read and checked when first needed.
 
     Parameters
     ----------
@@ -54,7 +54,7 @@ class Pages:
         return self.shared.variant if name == self.shared.system else "default"
 
     def _checked(self, name: str, variant: str) -> System:
-        """A system that fits ``params.yaml``, DVC and the other pages; ``SettingsError`` says what would be right."""
+        """A system that fits ``params.yaml``, DVC and the other pages; ``SettingsError`` gives the cure."""
         system, page = self.system(name, variant), self.folder / f"{name}.yaml"
         _check_written_out(page, system)
         kind = system.postprocess.get("name")
@@ -83,7 +83,7 @@ class Pages:
 
     @functools.cached_property
     def _everywhere(self) -> list[tuple[str, str, System]]:
-        """Every variant of every page that can be read; a broken page hurts only who asks for its system."""
+        """Every variant of every page that can be read; a broken page only affects its own system."""
         found = []
         for name in self.names:
             try:
@@ -155,13 +155,13 @@ def corpus_recordings(spec: dict) -> list[str]:
 
 
 def corpus_listing(spec: dict) -> str:
-    """Digest of which recordings lie in the user's folders that a corpus is read from; none if it is downloaded."""
+    """Digest of which recordings are in the user's folders that a corpus is read from; none if it is downloaded."""
     folders = spec.get("path") or []
     return audio.listing([folders] if isinstance(folders, str) else folders)
 
 
 def augment_listing(stage) -> str:
-    """Digest of which recordings lie in the folders that a stage's augmentations read."""
+    """Digest of which recordings are in the folders that a stage's augmentations read."""
     return audio.listing(spec["folder"] for spec in stage.augment if "folder" in spec)
 
 
@@ -206,12 +206,12 @@ def pseudo_files(name: str, system: System, stage: Stage, seed) -> list[str]:
 
 
 def listeners(stage: Stage) -> list[str]:
-    """Finished detectors that listen along while a stage trains."""
+    """Finished detectors that run while a stage trains."""
     return stage_plugins.listeners(stage.losses)
 
 
 def listener_plugins(stage: Stage, folder="workflow/systems") -> list[tuple[str, str]]:
-    """(family, name) of the plugins in those detectors that pages make; other files speak through their content."""
+    """(family, name) of the plugins in those detectors that pages make; other files count by their content."""
     used = []
     for checkpoint in listeners(stage):
         parts = Path(checkpoint).parts
@@ -222,7 +222,7 @@ def listener_plugins(stage: Stage, folder="workflow/systems") -> list[tuple[str,
 
 
 def member_files(page: System, ensemble: str, **wildcards) -> list[str]:
-    """What the members of an ensemble say about a source; ``wildcards``: system, seed, corpus, source."""
+    """Scores of an ensemble's members for a source; ``wildcards``: system, seed, corpus, source."""
     members = page.ensembles[ensemble].members
     return [LOGITS.format(**member.model_dump(), **wildcards) + ".npy" for member in members]
 
@@ -282,7 +282,7 @@ def network_plugins(system: System) -> list[tuple[str, str]]:
 
 
 def train_plugins(system: System, stage: Stage) -> list[tuple[str, str]]:
-    """(family, name) of the plugins whose code training a stage depends on; corpora speak through their manifests."""
+    """(family, name) of the plugins whose code training a stage depends on; corpora count by their manifests."""
     return [
         *network_plugins(system),
         *listener_plugins(stage),

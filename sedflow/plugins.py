@@ -22,7 +22,7 @@ _PLAIN = {kind.__name__: kind for kind in (int, float, bool, str, list, dict, tu
 
 
 class SettingsError(ValueError):
-    """A setting is wrong; the message names the place, the key and what would be right."""
+    """A setting is wrong; the message names the place, the key and the cure."""
 
 
 def names(family: str) -> list[str]:

@@ -13,7 +13,7 @@ _MASKED = -1e30  # logit of a class that has no part in a softmax
 
 @dataclasses.dataclass(frozen=True)
 class Prediction:
-    """What a detector says about a batch.
+    """The scores of a detector for a batch.
 
     ``strong_logits`` (batch, frames, classes) and ``weak`` (batch, classes, probabilities in [0, 1]), both float32.
 

@@ -7,7 +7,7 @@ threshold-free metrics and every threshold see the same post-processing.
 - ``none``: nothing.
 - ``median_filter``: the median score over ``seconds`` around each moment; independent of the frame rate, and silence
   outside the clip. The numbers are those of sed_scores_eval 0.0.4, ``base_modules.postprocessing.medfilt``.
-- ``frame_median_filter``: the median over ``frames``, clip mirrored at its ends; the way of the DCASE baselines
+- ``frame_median_filter``: the median over ``frames``, clip mirrored at its ends; as in the DCASE baselines
   (``scipy.ndimage.median_filter``; an even width leans half a frame into the past).
 - ``csebbs``: one box per event (see ``sedflow.sebbs``); between boxes nothing is detected at any threshold.
 - ``threshold``: moves ``threshold`` to 0.5, where detections are cut; PSDS stays as it is.
@@ -43,7 +43,7 @@ class Untouched:
     """The scores as they are."""
 
     def __call__(self, values: np.ndarray, frames: Frames) -> tuple[np.ndarray, Frames]:
-        """New scores of one class and the frames they stand on."""
+        """New scores of one class and the frames they are on."""
         return values, frames
 
 
@@ -54,7 +54,7 @@ class MedianFilter:
     seconds: NotNegative = 0.0
 
     def __call__(self, values: np.ndarray, frames: Frames) -> tuple[np.ndarray, Frames]:
-        """New scores of one class and the frames they stand on."""
+        """New scores of one class and the frames they are on."""
         if self.seconds == 0:
             return values, frames
         from sedflow.compat import prepare_sed_scores_eval
@@ -76,7 +76,7 @@ class FrameMedianFilter:
     frames: Count = 1
 
     def __call__(self, values: np.ndarray, frames: Frames) -> tuple[np.ndarray, Frames]:
-        """New scores of one class and the frames they stand on."""
+        """New scores of one class and the frames they are on."""
         from scipy.ndimage import median_filter
 
         if self.frames == 1:
@@ -93,7 +93,7 @@ class Csebbs:
     merge_relative: NotNegative | None = None
 
     def __call__(self, values: np.ndarray, frames: Frames) -> tuple[np.ndarray, Frames]:
-        """New scores of one class and the frames they stand on."""
+        """New scores of one class and the frames they are on."""
         limits = [math.inf if limit is None else limit for limit in (self.merge_absolute, self.merge_relative)]
         found = sebbs.boxes(values, frames, self.step_seconds, *limits)
         bounds = np.searchsorted(found.clip, np.arange(len(frames.clips) + 1))
@@ -117,7 +117,7 @@ class Threshold:
     threshold: float = 0.5
 
     def __call__(self, values: np.ndarray, frames: Frames) -> tuple[np.ndarray, Frames]:
-        """New scores of one class and the frames they stand on."""
+        """New scores of one class and the frames they are on."""
         return values - self.threshold + 0.5, frames
 
 
@@ -129,7 +129,7 @@ class MinimumDuration:
     gap_seconds: NotNegative = 0.0
 
     def __call__(self, values: np.ndarray, frames: Frames) -> tuple[np.ndarray, Frames]:
-        """New scores of one class and the frames they stand on."""
+        """New scores of one class and the frames they are on."""
         if self.gap_seconds > 0:
             gaps = Tree(-values, frames)  # a gap is a stretch of the negative; one at the clip's edge is none
             values = -gaps.climb((gaps.seconds < self.gap_seconds - 1e-6) & ~gaps.at_clip_edge())
@@ -141,12 +141,12 @@ class MinimumDuration:
 
 @dataclasses.dataclass(frozen=True)
 class Hysteresis:
-    """How far below the threshold that began it an event may fall: 1 is plain thresholding."""
+    """How far below the threshold that began it an event may fall: 1 is ordinary thresholding."""
 
     ratio: Annotated[float, Field(gt=0, le=1)] = 1.0
 
     def __call__(self, values: np.ndarray, frames: Frames) -> tuple[np.ndarray, Frames]:
-        """New scores of one class and the frames they stand on."""
+        """New scores of one class and the frames they are on."""
         if not 0 < self.ratio <= 1:
             raise PostprocessError(f"hysteresis ratio must lie in (0, 1], got {self.ratio}")
         if (values[values > -np.inf] < 0).any():
@@ -162,7 +162,7 @@ class Chain:
     steps: Sequence[Mapping]
 
     def __call__(self, values: np.ndarray, frames: Frames) -> tuple[np.ndarray, Frames]:
-        """New scores of one class and the frames they stand on."""
+        """New scores of one class and the frames they are on."""
         for step in self.steps:
             values, frames = one_class(step.get("name"), step)(values, frames)
         return values, frames

@@ -1,4 +1,4 @@
-"""What a page says of post-processing: checked before a stage is trained, not when it is tuned."""
+"""The post-processing of a page, checked before a stage is trained and not only when it is tuned."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ OBJECTIVES = ("psds1+psds2", "psds1", "psds2", "collar_f1", "collar_f1_at_0.5")
 
 
 def check(spec: Mapping, objective: str = OBJECTIVES[0]) -> None:
-    """Check what a system's page says: ``name`` and, optional, ``candidates`` to tune over and the ``objective``.
+    """Check the section of a system's page: ``name`` and, optional, ``candidates`` to tune over and the ``objective``.
 
     ``corpora`` are the folders of those whose classes it is for, by default all; other classes are left as they are.
 
     Parameters
     ----------
-    objective : str    what it is tuned for where the page does not say
+    objective : str    what it is tuned for if the page does not set it
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""What stays in float32 when the network around it is halved, and products that are float32 throughout."""
+"""What stays in float32 when the network around it is in half precision, and products that are float32 throughout."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ class PseudoLabels:
     ----------
     files : iterable of Path    ``.npy`` files, in fp16 logits
     classes : ClassSet    column order of what `read` gives
-    grid : FrameGrid    the logits must lie on it
+    grid : FrameGrid    the grid of the logits
     """
 
     def __init__(self, files: Iterable[Path], classes: ClassSet, grid: FrameGrid):

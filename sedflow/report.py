@@ -1,4 +1,4 @@
-"""One self-contained HTML page per system: how good, compared with what, where wrong, and what it came from."""
+"""One self-contained HTML page per system: how good, compared with what, where wrong, and how it was made."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ class RunFolder:
         return Path(self.path).parent.parent.name
 
     def file(self, name: str) -> Path:
-        """A file of the run; ``RunError`` when it is not there."""
+        """A file of the run; ``RunError`` if it is missing."""
         path = Path(self.path) / name
         if not path.is_file():
             raise RunError(f"{path}: missing; make it with `snakemake {path}`")
@@ -127,7 +127,7 @@ def plus_minus(values: Sequence[float]) -> str:
 
 
 def stage_order(page: Mapping) -> list[str]:
-    """Names of a page's stages, each behind the one it starts from: JSON with sorted keys has lost their order."""
+    """Names of a page's stages, each after the one it starts from: JSON with sorted keys has lost their order."""
     stages = page.get("stages", {})
 
     def depth(name: str) -> int:

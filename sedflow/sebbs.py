@@ -2,7 +2,7 @@
 
 Each event becomes one box (onset, offset, confidence) whatever the threshold, so that its boundaries do not move with
 the operating point. A step filter of length T compares the mean score of the T/2 seconds ahead with that of the T/2
-behind. Where the difference peaks an event begins, where it bottoms out the event ends. Two neighbouring events are
+before. Where the difference peaks an event begins, where it bottoms out the event ends. Two neighbouring events are
 joined when the gap between them is not much quieter than both: less than ``merge_absolute`` below their maxima and
 less than ``merge_relative`` times quieter. A box's confidence is its mean score.
 

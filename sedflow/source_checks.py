@@ -1,6 +1,6 @@
-"""What labels and audio of training sources are warned of: class balance, negatives, overlaps, the mix of sources.
+"""Warnings about labels and audio of training sources: class balance, negatives, overlaps, the mix of sources.
 
-Nothing is refused: a source may be meant as it is. The warnings are those of BEATs-SED's README, with the counts.
+Nothing is refused: a source may be intended as it is. The warnings are those of BEATs-SED's README, with the counts.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def _balance(labels: Mapping[str, set[str]], classes: ClassSet, kind: str) -> li
 
 
 def _silent_negatives(negatives: Iterable[Clip]) -> list[str]:
-    """Clips without any class that are silence: they teach that silence has no events, which is no use."""
+    """Clips without any class that are silence: they only teach that silence has no events."""
     paths = [Path(clip.path) for clip in negatives]
     silent = [path for path in paths if np.sqrt(np.mean(np.square(audio.read(path)), dtype=np.float64)) < SILENT_RMS]
     if not silent:

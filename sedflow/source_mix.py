@@ -1,4 +1,4 @@
-"""How much of the training each kind of source makes up, against what BEATs-SED's README recommends."""
+"""How much of the training each kind of source makes up, compared with what BEATs-SED's README recommends."""
 
 from __future__ import annotations
 

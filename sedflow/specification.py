@@ -1,4 +1,4 @@
-"""The file a detector travels in: its tensors and the specification that says how to use them."""
+"""The file of a detector: its tensors and the specification of how to use them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sedflow.weights import CONVERTED, CheckpointError, load_strict, read_metada
 
 @dataclasses.dataclass(frozen=True)
 class Specification:
-    """What travels with a detector: enough to use it with nothing but an audio file.
+    """What is stored with a detector: enough to use it with nothing but an audio file.
 
     ``networks`` names the sets of tensors in the file: "student", and "teacher" if there is one.
     ``postprocess`` is set once post-processing was tuned on validation.

@@ -23,12 +23,12 @@ def build_loss(spec: dict):
 
 
 def listeners(losses: list[dict]) -> list[str]:
-    """Files of the finished detectors that listen along while a stage trains, of its losses' entries."""
+    """Files of the finished detectors that run while a stage trains, from its losses' entries."""
     return [loss["checkpoint"] for loss in losses if loss.get("checkpoint")]
 
 
 def check_listeners(losses: list[tuple], classes: list[str], sample_rate: int | None, augment: list[dict]) -> None:
-    """Raise SettingsError if a detector that listens along, of `build_losses`, cannot follow what the student hears."""
+    """Raise SettingsError if a detector that runs during training, of `build_losses`, cannot follow the student."""
     for label, loss, _ in losses:
         for key, own in (("labels", classes), ("sample_rate", sample_rate)):
             if (its := getattr(loss, key, None)) not in (None, own):

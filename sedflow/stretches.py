@@ -1,8 +1,8 @@
 """Stretches: every detection that any threshold gives, found without trying thresholds.
 
-The frames of all clips stand one behind the other. At one threshold the frames at or above it form detections; as the
+The frames of all clips are in sequence. At one threshold the frames at or above it form detections; as the
 threshold falls a detection appears at the score of its lowest frame and vanishes when it grows into a longer one.
-A signal of n frames has at most n such stretches, and they form a tree: each lies within the one it grows into.
+A signal of n frames has at most n such stretches, and they form a tree: each is within the one it grows into.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from sedflow.scores import ScoreColumns, Scores
 
 @dataclasses.dataclass(frozen=True)
 class Frames:
-    """The frames of all clips, one clip behind the other, and a way to get one class's scores for them.
+    """The frames of all clips, one clip after the other, and a way to get one class's scores for them.
 
     Parameters
     ----------

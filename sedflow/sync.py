@@ -1,7 +1,7 @@
-"""Keep two ledgers telling one story: Snakemake's ``.snakemake/metadata`` and DVC's ``dvc.lock``.
+"""Keep two records consistent: Snakemake's ``.snakemake/metadata`` and DVC's ``dvc.lock``.
 
 ``record``: Snakemake is up to date, so DVC takes what it made into its lock file and its cache.
-``adopt``: the files are as ``dvc.lock`` says (a checkout, a clone, a pull, DVC's run cache), so Snakemake is told.
+``adopt``: the files are as ``dvc.lock`` says (a checkout, a clone, a pull, DVC's run cache), so Snakemake is updated.
 ``check``: neither has anything left to do.
 """
 
@@ -35,7 +35,7 @@ SETTINGS = (Path("params.yaml"), Path("workflow/systems"))
 
 
 class SyncError(RuntimeError):
-    """The ledgers cannot be brought together; the message says what to do first."""
+    """The records cannot be reconciled; the message says what to do first."""
 
 
 def foreign_outputs() -> list[str]:
@@ -72,7 +72,7 @@ def record() -> None:
 
     Raises
     ------
-    SyncError    jobs are left, or files lie about that no rule makes any more and DVC would version
+    SyncError    jobs are left, or there are files that no rule makes any more and DVC would version
     """
     if _jobs_left():
         raise SyncError("Snakemake still has jobs to run: run `snakemake` to the end, then record")

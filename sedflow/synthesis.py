@@ -41,7 +41,7 @@ class Recipe:
 
     Raises
     ------
-    SynthesisError    a range that holds nothing, or events that begin behind the end
+    SynthesisError    a range that holds nothing, or events that begin after the end
     """
 
     sample_rate: int
@@ -181,7 +181,7 @@ def soundscapes(
     Returns
     -------
     Prepared
-        What a source does not tell the learner stands in the JAMS only.
+        What a source hides from the learner is in the JAMS only.
     """
     from tqdm import tqdm
 

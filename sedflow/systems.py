@@ -1,4 +1,4 @@
-"""A system's page: read, and checked for what has to fit together before anything runs."""
+"""A system's page: read, and checked for consistency before anything runs."""
 
 from __future__ import annotations
 
@@ -189,7 +189,7 @@ def _follows(systems: dict[str, System], variant: str, stage: str, where: str) -
 
 
 def _check_corpus(spec: dict, where: str) -> dict:
-    """A corpus may say ``as: <folder>``, where its files lie: two systems can then use it with different settings."""
+    """A corpus may set ``as: <folder>`` for its files: two systems can then use it with different settings."""
     own = {key: value for key, value in spec.items() if key != "as"} if isinstance(spec, dict) else spec
     place = {"as": str(spec["as"])} if own != spec else {}
     return plugins.check("corpora", own, f"{where}: corpora") | place
@@ -211,7 +211,7 @@ def _check_stage(system: System, name: str, stage: Stage, where: str) -> None:
 
 
 def _check_cached(system: System, stage: Stage, at: str) -> None:
-    """The cache holds what encoders say with their first weights: no stage before has trained them."""
+    """The cache holds outputs of encoders with their first weights: no earlier stage has trained them."""
     before, seen = stage.start_from, set()
     while stage.cached and before in system.stages and before not in seen:
         if trained := sorted(set(stage.freeze) - set(system.stages[before].freeze)):

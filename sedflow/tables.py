@@ -36,7 +36,7 @@ def read_table(path, columns: Iterable[str]) -> list[tuple[int, dict[str, str]]]
 
     Raises
     ------
-    LabelError    empty file, another encoding than UTF-8, a column missing (commas for tabs are named) or there twice,
+    LabelError    empty file, another encoding than UTF-8, a column missing (commas for tabs are named) or duplicated,
                   a row with too many cells
     """
     columns = list(columns)

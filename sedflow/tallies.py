@@ -1,7 +1,7 @@
 """Tallies: counts of right and wrong answers per clip and score, and the numbers that follow from them.
 
-A tally holds one class. Whatever the metric counts (events, seconds, clips), a row says that when the threshold falls
-past ``level`` so many more are found and so many more false, in which clip. Every number below is a function of a
+A tally holds one class. Whatever the metric counts (events, seconds, clips), a row records how many more are found
+and how many more false, in which clip, once the threshold falls past ``level``. Every number below is a function of a
 tally and of a weight per clip: all ones for the metric itself, how often a clip was drawn for a bootstrap sample.
 
 - F1 = 2 · precision · recall / (precision + recall), at a threshold or at the best one.

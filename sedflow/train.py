@@ -1,6 +1,6 @@
 """One training run: from manifests and settings to ``best.safetensors`` and a learning curve.
 
-What a run needs to resume lives in its work folder; the run folder is written once, at the end.
+What a run needs to resume is in its work folder; the run folder is written once, at the end.
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ def train(  # noqa: PLR0913 (one rule's inputs)
     manifests : list of Path    ``data/manifests/<corpus>``, one per corpus
     features : dict    encoder name → cache folder, for the encoders that this stage freezes
     weights : dict    encoder name → official checkpoint
-    start_from : Path or None    ``best.safetensors`` of the stage before
-    work : Path    folder of the resume state, kept apart by what it depends on; a second call goes on from there
+    start_from : Path or None    ``best.safetensors`` of the previous stage
+    work : Path    folder of the resume state, kept apart by what it depends on; a second call resumes from there
     out : Path    run folder: ``best.safetensors``, ``log.csv``, ``settings.json``
     pseudo_labels : list of Path    an ensemble's ``<corpus>/<source>.npy``
     """
@@ -87,9 +87,9 @@ def train(  # noqa: PLR0913 (one rule's inputs)
 
 @contextlib.contextmanager
 def alone_in(work: Path) -> Iterator[None]:
-    """Wait until no other job is at the same run: variants that differ in later stages alone share the first ones.
+    """Wait until no other job works on the same run: variants that differ in later stages alone share the first ones.
 
-    Who has waited finds the run done, and takes its results. Processes that share a run's batches are one job.
+    A job that has waited finds the run done and takes its results. Processes that share a run's batches are one job.
     """
     if any(os.environ.get(name, "0") != "0" for name in ("LOCAL_RANK", "SLURM_PROCID")):
         yield
@@ -157,11 +157,11 @@ def read_clip_set(settings: dict, manifests: list, features: dict, pseudo_labels
 
 
 def build_networks(settings: dict, classes: list[str], weights: dict, start_from) -> tuple[Detector, Detector | None]:
-    """Student and teacher of a stage: from the stage before, or a new student whom the learner copies.
+    """Student and teacher of a stage: from the previous stage, or a new student that the learner copies.
 
     Raises
     ------
-    CheckpointError    the stage before made another detector than this one goes on with
+    CheckpointError    the previous stage made a different detector from the one this stage continues
     """
     teacher = None
     if start_from is None:
@@ -202,9 +202,9 @@ def check_validation(clips: ClipSet, processes: int) -> None:
 
 
 def validation_judge(clips: ClipSet, wanted=()) -> Judge:
-    """Validation scores → PSDS1 and PSDS2, and what else is wanted of ``psds1_macro`` and ``segment_mpauc``.
+    """Validation scores → PSDS1 and PSDS2, and, if wanted, ``psds1_macro`` and ``segment_mpauc``.
 
-    Clips whose labels speak of different classes are judged apart, since a class that nobody labelled is no false
+    Clips whose labels cover different classes are evaluated separately, since a class that nobody labelled is no false
     alarm; the metrics are the means over these parts, those without any event left out. Of soft labels counts what is
     surer than not.
 

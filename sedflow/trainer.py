@@ -119,7 +119,7 @@ class Waiting(Callback):
 
 
 class MovableCheckpoints(ModelCheckpoint):
-    """Checkpoints that are known again in a work folder that was moved: their state names files by full paths.
+    """Checkpoints that are still found in a work folder that was moved: their state names files by full paths.
 
     Lightning forgets in another place what was best before, and looks for the best one in the old place.
     """

@@ -1,4 +1,4 @@
-"""True events of all clips in one place, ready to be asked how much of a stretch of time they cover."""
+"""True events of all clips in one place, to look up how much of a stretch of time they cover."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ DECIMALS = 6  # times are compared in microseconds, so that 0.7 of a length is m
 
 
 class Truth:
-    """True events of all clips, ready to be asked how much of a stretch of time they cover.
+    """True events of all clips, to look up how much of a stretch of time they cover.
 
     Every (clip, class) pair with events is a segment of one long time axis, so that a single interpolation answers
     for all clips.

@@ -109,7 +109,7 @@ def tune_classes(
 
 
 def _moves_threshold(kind: str, candidate: Mapping) -> bool:
-    """Whether a candidate says above which score an event is reported."""
+    """Whether a candidate sets the score above which an event is reported."""
     names = [candidate.get("name", kind), *(step.get("name") for step in candidate.get("steps", ()))]
     return "threshold" in names
 

@@ -1,4 +1,4 @@
-"""Unpack archives of others: nothing leaves the folder, nothing grows without end, nothing is a link."""
+"""Unpack foreign archives: nothing leaves the folder, nothing grows without end, nothing is a link."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _DAMAGE = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOF
 
 
 class ArchiveError(ValueError):
-    """An archive is broken or tries something; the message names the member."""
+    """An archive is broken or malicious; the message names the member."""
 
 
 def unpack(archive: Path, out: Path, most_bytes: int = MOST_BYTES, most_files: int = MOST_FILES) -> list[Path]:
@@ -29,7 +29,7 @@ def unpack(archive: Path, out: Path, most_bytes: int = MOST_BYTES, most_files: i
     ----------
     archive : Path
     out : Path    created; each file is complete when it has its name
-    most_bytes, most_files : int    counted while unpacking, because headers may lie
+    most_bytes, most_files : int    counted while unpacking, because headers may be wrong
 
     Returns
     -------

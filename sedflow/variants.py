@@ -1,6 +1,6 @@
 """Variants of a system side by side: one table and one plot of what is measured on test, over seeds.
 
-Rows stand in the order of the page, whatever their numbers say.
+Rows are in the order of the page, whatever their numbers.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ class Block(nn.Module):
     dim, heads : int
     mlp_ratio : float    width of the hidden layer over dim
     qkv_bias : bool
-    dropout : float    behind the attention and in the mlp
+    dropout : float    after the attention and in the mlp
     drop_path : float    chance that a clip skips the branch, in training
     """
 

@@ -50,7 +50,7 @@ def checked(waveform: Tensor, sample_rate: int) -> Tensor:
 
 
 def padded(waveform: Tensor, samples: int) -> Tensor:
-    """The waveform with zeros behind it, at least ``samples`` long."""
+    """The waveform followed by zeros, at least ``samples`` long."""
     return F.pad(waveform, (0, max(0, samples - waveform.shape[1])))
 
 

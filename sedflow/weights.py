@@ -1,4 +1,4 @@
-"""Weights: read from any file without running it, and copied into a module strictly."""
+"""Weights: read from any file without executing it, and copied into a module strictly."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class CheckpointError(ValueError):
 
 
 def read_checkpoint(path: str | Path) -> dict:
-    """Read a weights file without running anything that is in it.
+    """Read a weights file without executing anything in it.
 
     Parameters
     ----------
@@ -37,7 +37,7 @@ def read_checkpoint(path: str | Path) -> dict:
 
     Raises
     ------
-    CheckpointError    no file, truncated, no checkpoint, or a pickle that needs more than tensors and plain values
+    CheckpointError    no file, truncated, not a checkpoint, or a pickle that needs more than tensors and plain values
     """
     path = Path(path)
     if not path.is_file():
@@ -64,7 +64,7 @@ def is_safetensors(path: str | Path) -> bool:
 
 
 def read_metadata(path: str | Path) -> dict:
-    """The specification in a safetensors file of ours, as it stands there; empty for other files.
+    """The specification in a safetensors file of ours, as stored; empty for other files.
 
     Raises
     ------
@@ -175,7 +175,7 @@ def part_of(tensors: dict[str, torch.Tensor], part: str) -> dict[str, torch.Tens
 
 
 def load_strict(module: nn.Module, tensors: dict[str, torch.Tensor], path: str | Path) -> None:
-    """Copy ``tensors`` into ``module``: each name must be there once, in the right shape, and none is left over.
+    """Copy ``tensors`` into ``module``: each name must be present once, in the right shape, with none left over.
 
     Parameters
     ----------

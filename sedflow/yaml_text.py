@@ -14,7 +14,7 @@ class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
     """PyYAML, but as in YAML 1.2, which DVC reads: ``on``, ``off``, ``yes`` and ``no`` are words, keys stand once."""
 
     def construct_mapping(self, node, deep=False):
-        """A mapping; a key that stands in it twice would overrule itself in silence."""
+        """A mapping; a duplicate key would silently override itself."""
         begin, end = node.start_mark.index, node.end_mark.index
         written = [key for key, _ in node.value if begin <= key.start_mark.index < end]  # the others `<<` brought
         words = [key.value if isinstance(key, yaml.ScalarNode) else key for key in written]

@@ -1,4 +1,4 @@
-"""Files of a Zenodo record, held to the sums that Zenodo publishes, and unpacked once."""
+"""Files of a Zenodo record, verified against the sums that Zenodo publishes, and unpacked once."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 def fetch_record(record: int, key: str, folder: Path) -> Path:
     """Bring a file of a record to ``folder/<record>``.
 
-    A file beside it says what its sum should be; what is there and right is kept, and nobody is asked.
+    A file next to it holds the expected sum; a file that is present and right is kept without a connection.
 
     Parameters
     ----------
@@ -63,7 +63,7 @@ def fetch_record(record: int, key: str, folder: Path) -> Path:
 def unpacked(record: int, key: str, folder: Path) -> Path:
     """Folder with the content of a record's archive, fetched and unpacked unless it was before.
 
-    The archive is deleted when all of its files are there, which a file beside them says.
+    The archive is deleted when all of its files are there, which a file next to them records.
     """
     content = folder / str(record) / key.partition(".")[0].strip("*")
     done = _complete(content)

@@ -1,6 +1,6 @@
 """Losses: a step (batch, student, teacher) → a scalar; zero without rows of its source, gradient to the student.
 
-What several of them share: which rows they judge, and means over what the labels speak of.
+Shared by several of them: which rows they use, and means over what the labels cover.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ def masked_mean(values: Tensor, counted: Tensor, rows: Tensor, dilute: bool = Fa
     values : (batch, …)
     counted : bool, of a shape that spreads over ``values``
     rows : (batch,) bool
-    dilute : bool    what is not counted adds nothing, but the mean is taken over it too
+    dilute : bool    what is not counted adds nothing, but is included in the mean's denominator
     processes : int
-        That share the batch, and all come by: what they return is on average the mean over the whole batch, even where
+        That share the batch and all take part: what they return is on average the mean over the whole batch, even where
         clips of one have more frames or classes that count.
 
     Returns

@@ -20,13 +20,13 @@ class Consistency:
     ----------
     strong_weight, weak_weight : float    weights of the frame term and of the clip term
     group_divisor : float, optional
-        In a mixed batch, add up the means of the groups it was mixed in, divided by this; rows that nothing mixed make
-        up one group more, so that they are taught in mixed batches too. Unset, the mean is over the whole batch, mixed
+        In a mixed batch, add up the means of the groups it was mixed in, divided by this; unmixed rows make up
+        one more group, so that they are taught in mixed batches too. Unset, the mean is over the whole batch, mixed
         or not. ATST-SED, which mixes all rows: 24, beside a weight of 70 for batches that are not mixed.
     count_kinds : bool    a group counts once for each kind of labels in it, as CP-JKU counts a joint group twice
     sources, weak_sources : list of str, optional    whose frame scores are compared, and whose clip scores; unset, all
-    classes : str    "all", or "known": those that the clip's labels speak of
-    dilute : bool    with ``known``: other classes add nothing, but the mean is taken over them too
+    classes : str    "all", or "known": those that the clip's labels cover
+    dilute : bool    with ``known``: other classes add nothing, but are included in the mean
 
     Source
     ------

@@ -1,4 +1,4 @@
-"""Learning from other detectors: stored pseudo-labels of an ensemble, or a finished detector that listens along."""
+"""Learning from other detectors: stored pseudo-labels of an ensemble, or a finished detector that runs alongside."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class Distillation:
         EfficientSED: 0.9.
     sources : list of str, optional    clips of these sources only
     checkpoint : str, optional
-        A finished detector of the same classes that hears the same augmented clips as the student, frozen, evaluating.
-        Unset, pseudo-labels are those that the batch carries.
+        A finished detector of the same classes that reads the student's augmented clips, frozen, evaluating.
+        Unset, pseudo-labels are those of the batch.
     network : str    of the checkpoint: "student" or "teacher"
-    classes : str    "all", or "known": those that the clip's labels speak of
+    classes : str    "all", or "known": those that the clip's labels cover
 
     Source
     ------
@@ -78,7 +78,7 @@ class Distillation:
 
     @torch.no_grad()
     def listen(self, batch, half: torch.dtype | None = None) -> torch.Tensor:
-        """What the finished detector says of the clips as the student hears them, (batch, frames, classes).
+        """Scores of the finished detector for the clips as the student reads them, (batch, frames, classes).
 
         Its network computes in the student's precision: ``half``, float32 if unset.
         """

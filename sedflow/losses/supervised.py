@@ -10,7 +10,7 @@ from sedflow.ranges import NotNegative
 
 
 class Supervised:
-    """Frame labels judge frame scores, clip labels judge clip scores; classes that labels do not speak of do not count.
+    """Frame labels train frame scores, clip labels train clip scores; classes that labels do not cover do not count.
 
     Parameters
     ----------
@@ -18,7 +18,7 @@ class Supervised:
     weak_from_strong : bool    clips with frame labels count in the clip term too
     sources : list of str, optional    clips of these sources only
     dilute : bool
-        Classes that labels do not speak of add nothing, but the mean is taken over them too: the baseline of 2024 and
+        Classes that labels do not cover add nothing, but are included in the mean: the baseline of 2024 and
         CP-JKU, where a source with few classes weighs less.
     """
 
