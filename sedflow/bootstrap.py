@@ -18,6 +18,7 @@ Source: Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapters 1
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 
@@ -28,8 +29,6 @@ from sedflow.evaluation import Evaluation
 from sedflow.events import Clip
 
 _AVERAGES = ("macro_average", "mean", "error_rate")
-SUMMARIES = (*_AVERAGES, "micro_average", "substitutions", "deletions", "insertions")  # entries that are no class
-LEVEL = 0.95  # of confidence
 LEVEL = 0.95  # of confidence
 _CHUNK = 20  # draws per task
 
@@ -94,7 +93,7 @@ def _hanging_together(recordings: Sequence[Sequence[str]]) -> np.ndarray:
     return connected_components(edges, directed=False)[1][: len(recordings)]
 
 
-def drawn(clips: Sequence[str], recordings: Mapping[str, Sequence[str]]) -> str:
+def describe_draws(clips: Sequence[str], recordings: Mapping[str, Sequence[str]]) -> str:
     """What is drawn, in words: ``120 clips in 20 groups by recording``; and what that does to the intervals."""
     groups = groups_of(clips, recordings)
     number = len(np.unique(groups))
@@ -109,9 +108,21 @@ def drawn(clips: Sequence[str], recordings: Mapping[str, Sequence[str]]) -> str:
     )
 
 
-def unseen(draws: Iterable, total: int) -> Iterable:
-    """No progress bar."""
-    return draws
+def no_progress_bar(chunks: Iterable, total: int) -> Iterable:
+    """The chunks as they are."""
+    return chunks
+
+
+def progress_bar(chunks: Iterable, total: int) -> Iterable:
+    """A progress bar over bootstrap draws."""
+    from rich.progress import track
+
+    return track(chunks, "bootstrap", total)
+
+
+def processors() -> int:
+    """How many processes this one may keep busy."""
+    return len(os.sched_getaffinity(0))
 
 
 def draw(
@@ -120,7 +131,7 @@ def draw(
     seed: int = 0,
     recordings: Mapping[str, Sequence[str]] | None = None,
     jobs: int = 1,
-    progress: Progress = unseen,
+    progress: Progress = no_progress_bar,
 ) -> list[dict[str, np.ndarray]]:
     """Measure evaluations on the same draws.
 

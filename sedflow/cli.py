@@ -64,14 +64,14 @@ def evaluate(  # noqa: PLR0913
     out: Annotated[Path | None, typer.Option(help="metrics.json", callback=_to_write)] = None,
 ):
     """Evaluate SCORES against the true events and print a table."""
-    from sedflow import judge_files, metric_table
+    from sedflow import bootstrap, judge_files, metric_table
     from sedflow.evaluation import Rules
     from sedflow.files import write_json
 
     files = judge_files.Files(scores, truth, durations, clips, windows)
     chosen = judge_files.read_class_list(classes) if classes else None
     rules = Rules(threshold, chosen, drop_silent_clips, judge_files.read_criteria(psds))
-    metrics = judge_files.judge_files(files, rules, intervals, judge_files.processors())
+    metrics = judge_files.judge_files(files, rules, intervals, bootstrap.processors())
     if out:
         write_json(out, metrics)
     metric_table.print_metrics(metrics)

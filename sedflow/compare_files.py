@@ -9,7 +9,7 @@ from pathlib import Path
 from sedflow import bootstrap, files, judge
 from sedflow.comparison import Contender, compare, comparison_table, contenders, corpus_of
 from sedflow.events import read_clips, read_durations
-from sedflow.judge_files import bar, durations_of, processors, read_truth
+from sedflow.judge_files import durations_of, read_truth
 
 SUFFIXES = (".html", ".json")
 
@@ -58,11 +58,13 @@ def compare_files(paths: Sequence[Path], clips: Clips, draws: int, out: Path | N
         )
     systems = contenders(paths)
     scores, truth, durations, known = clips.read(systems)
-    rows = compare(scores, truth, durations, samples=draws, recordings=known, jobs=processors(), progress=bar)
-    on = f"{clips.split}; {draws} draws of {bootstrap.drawn(tuple(durations), known)}"
+    how = {"jobs": bootstrap.processors(), "progress": bootstrap.progress_bar}
+    rows = compare(scores, truth, durations, samples=draws, recordings=known, **how)
+    drawn = bootstrap.describe_draws(tuple(durations), known)
+    on = f"{clips.split}; {draws} draws of {drawn}"
     print_comparison(rows, f"{len(durations)} clips, {on}")
     if out is not None and out.suffix == ".json":
-        files.write_json(out, {"systems": rows, "draws": draws, "drawn": bootstrap.drawn(tuple(durations), known)})
+        files.write_json(out, {"systems": rows, "draws": draws, "drawn": drawn})
     elif out is not None:
         from sedflow.comparison_page import write_comparison_page
 

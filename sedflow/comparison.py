@@ -17,9 +17,9 @@ import numpy as np
 
 from sedflow import postprocess
 from sedflow.agreement import EvaluationError
-from sedflow.bootstrap import SUMMARIES, against, draw, headlines, middle_of_draws
+from sedflow.bootstrap import against, draw, headlines, middle_of_draws
 from sedflow.evaluation import Evaluation, Rules
-from sedflow.events import Event
+from sedflow.events import SUMMARIES, Event
 from sedflow.judge import corpora_with
 from sedflow.runs import RunFolder, mean_sd
 from sedflow.scores import Scores, load_scores
@@ -43,13 +43,15 @@ class Contender:
 
     def scores(self, split: str) -> list[dict[str, Scores]]:
         """Scores of each seed: of a run its chosen network's, post-processed as tuned; a file's as they are."""
-        return [self._of_run(RunFolder(path), split) if _is_run(path) else load_scores(path) for path in self.paths]
+        return [chosen_scores(RunFolder(path), split)[1] if _is_run(path) else load_scores(path) for path in self.paths]
 
-    @staticmethod
-    def _of_run(run: RunFolder, split: str) -> dict[str, Scores]:
-        tuned = run.read("postprocess.json")
-        network = tuned["chosen"]
-        return postprocess.build(tuned[network]).apply(load_scores(run.file(f"scores/{split}_{network}.parquet")))
+
+def chosen_scores(run: RunFolder, split: str) -> tuple[dict[str, Scores], dict[str, Scores], dict]:
+    """Scores of a run's chosen network: raw, post-processed as tuned, and how they were post-processed."""
+    tuned = run.read("postprocess.json")
+    spec = tuned[tuned["chosen"]]
+    raw = load_scores(run.file(f"scores/{split}_{tuned['chosen']}.parquet"))
+    return raw, postprocess.build(spec).apply(raw), spec
 
 
 def _is_run(path: Path) -> bool:

@@ -19,7 +19,8 @@ STRONG_COLUMNS = ("filename", "onset", "offset", "event_label")
 SOFT_COLUMNS = (*STRONG_COLUMNS, "confidence")
 CLIP_COLUMNS = ("id", "path", "seconds", "sha256", "source", "recordings")
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".aiff", ".aif", ".m4a", ".opus")
-_SUMMARIES = ("mean", "macro_average", "micro_average", "error_rate", "substitutions", "deletions", "insertions")
+# entries of metrics beside the classes
+SUMMARIES = ("mean", "macro_average", "micro_average", "error_rate", "substitutions", "deletions", "insertions")
 END_SLACK_SECONDS = 0.1  # annotators and decoders round: real DESED labels end up to 0.06 s behind their clip
 
 
@@ -70,7 +71,7 @@ class ClassSet:
         twice = sorted({label for label in self.labels if self.labels.count(label) > 1})
         if twice or not self.labels:
             raise LabelError(f"a class list needs labels, each of them once; duplicates: {twice}")
-        if taken := sorted({*STRONG_COLUMNS[:3], *_SUMMARIES} & set(self.labels)):
+        if taken := sorted({*STRONG_COLUMNS[:3], *SUMMARIES} & set(self.labels)):
             raise LabelError(
                 f"a class called {taken[0]!r} would be confused with the column of that name in our tables; rename it"
             )

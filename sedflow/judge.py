@@ -12,7 +12,7 @@ from sedflow.scores import Scores, load_scores
 
 Truth = dict[str, list[Event]]
 DRAWS = 500
-HEADLINE = evaluation.Rules(parts=("psds", "collar", "intersection"), best=False)
+HEADLINE_RULES = evaluation.Rules(parts=("psds", "collar", "intersection"), best=False)
 
 
 def read_truth(folder: Path, split: str) -> tuple[Truth, dict[str, float]]:
@@ -121,10 +121,10 @@ def _judged(folders: Sequence[Path], sets: Mapping) -> dict:
 
 def intervals(folder: Path, scores: Mapping[str, Scores], truth: Truth, durations: Mapping[str, float]) -> dict:
     """Confidence intervals of the headline ``metrics`` (name → [low, high]), ``draws``, and what was ``drawn``."""
-    judged = evaluation.Evaluation(scores, truth, durations, HEADLINE)
+    judged = evaluation.Evaluation(scores, truth, durations, HEADLINE_RULES)
     known = bootstrap.recordings_of(read_clips(Path(folder) / "clips.tsv"))
     found = bootstrap.intervals(judged, samples=DRAWS, recordings=known) if judged.classes else {}
-    return {"metrics": found, "draws": DRAWS, "drawn": bootstrap.drawn(judged.clips, known)}
+    return {"metrics": found, "draws": DRAWS, "drawn": bootstrap.describe_draws(judged.clips, known)}
 
 
 def _by_network(paths: Sequence[Path], split: str, folders: Sequence[Path]) -> dict[str, dict[str, Scores]]:

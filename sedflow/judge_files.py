@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from sedflow.events import ClassSet, Event, read_clips, read_durations
 from sedflow.labels import read_any_labels
 from sedflow.psds import Criteria
 from sedflow.scores import Scores, load_scores
+from sedflow.tables import compose
 
 log = logging.getLogger(__name__)
 
@@ -89,28 +89,18 @@ def judge_files(files: Files, rules: Rules, draws: int = 0, jobs: int = 1) -> di
     metrics = evaluation.metrics()
     if draws and evaluation.classes:
         known = bootstrap.recordings_of(read_clips(files.clips)) if files.clips else {}
-        found = bootstrap.intervals(evaluation, samples=draws, recordings=known, jobs=jobs, progress=bar)
-        metrics["intervals"] = {"metrics": found, "draws": draws, "drawn": bootstrap.drawn(evaluation.clips, known)}
+        how = {"samples": draws, "recordings": known, "jobs": jobs, "progress": bootstrap.progress_bar}
+        found = bootstrap.intervals(evaluation, **how)
+        drawn = bootstrap.describe_draws(evaluation.clips, known)
+        metrics["intervals"] = {"metrics": found, "draws": draws, "drawn": drawn}
     return metrics
-
-
-def processors() -> int:
-    """How many processes this one may keep busy."""
-    return len(os.sched_getaffinity(0))
-
-
-def bar(chunks: Iterable, total: int) -> Iterable:
-    """A progress bar over bootstrap draws."""
-    from rich.progress import track
-
-    return track(chunks, "bootstrap", total)
 
 
 def read_class_list(text: str) -> tuple[str, ...]:
     """Labels from a file of ``data/classes``, or separated by commas."""
     if Path(text).is_file():
         return ClassSet.read(text).labels
-    return tuple(part.strip() for part in text.split(",") if part.strip())
+    return tuple(compose(part.strip()) for part in text.split(",") if part.strip())
 
 
 def read_criteria(texts: Iterable[str]) -> dict[str, Criteria]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from sedflow.bootstrap import SUMMARIES, headlines
+from sedflow.bootstrap import headlines
+from sedflow.events import SUMMARIES
 
 PRINTED_PER_CLASS = ("psds1", "psds2", "collar_best_f1", "intersection_f1_at_0.5", "clip_map")
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from sedflow import postprocess
 from sedflow.clip_cards import Study, best_and_worst, clip_card, snrs_of
+from sedflow.comparison import chosen_scores
 from sedflow.detections import detect_events
 from sedflow.events import Clip
 from sedflow.figures import GREY, STYLES, Axis, Line, bar, heatmap, line_chart, most_frequent, roc_line, styles_of
@@ -29,7 +29,7 @@ from sedflow.mistakes import (
     precision_recall_f1,
 )
 from sedflow.runs import HEADLINES, RunFolder
-from sedflow.scores import Scores, load_scores
+from sedflow.scores import Scores
 
 SPLIT = "test"
 CLIPS_EACH = 10
@@ -39,11 +39,8 @@ CLASS_METRICS = ("psds1", "psds2", "collar_f1_at_0.5")
 
 def study_run(run: RunFolder, folder: Path) -> tuple[Study, dict[str, Scores]]:
     """Judge the chosen network of a run on the test clips of a corpus; returns the study and the raw scores."""
-    specs = run.read("postprocess.json")
-    network = specs["chosen"]
-    raw = load_scores(run.file(f"scores/{SPLIT}_{network}.parquet"))
-    spec = specs[network]
-    scores, events, durations = of_corpus(folder, SPLIT, postprocess.build(spec).apply(raw))
+    raw, processed, spec = chosen_scores(run, SPLIT)
+    scores, events, durations = of_corpus(folder, SPLIT, processed)
     raw, _, _ = of_corpus(folder, SPLIT, raw)
     classes = next(iter(raw.values())).classes
     thresholds = {label: 0.5 for label in classes} | (spec.get("thresholds") or {})

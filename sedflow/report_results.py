@@ -6,12 +6,11 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from sedflow import bootstrap, judge, postprocess
-from sedflow.comparison import cell_lines, compare, stars
+from sedflow import bootstrap, judge
+from sedflow.comparison import cell_lines, chosen_scores, compare, stars
 from sedflow.events import read_clips
 from sedflow.report_findings import SPLIT, stage_names
 from sedflow.runs import HEADLINES, Result, RunFolder, mean_sd, plus_minus, results, scalar, shown
-from sedflow.scores import load_scores
 
 TILES = ("psds1", "psds2", "collar_f1_at_0.5", "intersection_f1_at_0.5")
 
@@ -79,14 +78,12 @@ def compare_stages(runs: Sequence[RunFolder], last: Result, folder: Path, draws:
     sets = {names[key]: [_scores(run, folder) for run in runs if (run.variant, run.stage) == key] for key in keys}
     _, truth, durations = sets[names[keys[0]]][0]
     scores = {name: [own for own, _, _ in seeds] for name, seeds in sets.items()}
-    compared = compare(scores, truth, durations, judge.HEADLINE, samples=draws, recordings=known)
-    return compared, bootstrap.drawn(tuple(durations), known)
+    compared = compare(scores, truth, durations, judge.HEADLINE_RULES, samples=draws, recordings=known)
+    return compared, bootstrap.describe_draws(tuple(durations), known)
 
 
 def _scores(run: RunFolder, folder: Path):
-    spec = run.read("postprocess.json")
-    raw = load_scores(run.file(f"scores/{SPLIT}_{spec['chosen']}.parquet"))
-    return judge.of_corpus(folder, SPLIT, postprocess.build(spec[spec["chosen"]]).apply(raw))
+    return judge.of_corpus(folder, SPLIT, chosen_scores(run, SPLIT)[1])
 
 
 def _differences(compared: Sequence[Mapping]) -> dict:

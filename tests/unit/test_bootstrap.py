@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from sedflow.agreement import EvaluationError
-from sedflow.bootstrap import against, draw, draw_weights, drawn, groups_of, headlines, intervals
+from sedflow.bootstrap import against, describe_draws, draw, draw_weights, groups_of, headlines, intervals
 from sedflow.comparison import compare, comparison_table
 from sedflow.evaluation import Evaluation
 from sedflow.events import Event
@@ -40,7 +40,7 @@ def test_clips_that_hang_together_through_others_are_one_group():
     group = groups_of(clips, mixed)
     assert group[0] == group[1] == group[2] != group[3] == group[4]
     assert len(set(group)) == 4
-    assert drawn(clips, mixed) == "7 clips in 4 groups by recording"
+    assert describe_draws(clips, mixed) == "7 clips in 4 groups by recording"
 
 
 def test_clips_that_all_hang_together_are_drawn_one_by_one_and_that_is_said():
@@ -49,10 +49,10 @@ def test_clips_that_all_hang_together_are_drawn_one_by_one_and_that_is_said():
     weights = draw_weights(clips, 50, seed=3, recordings=tangled)
     assert len({tuple(of_clip) for of_clip in weights.T}) == len(clips)
     assert (
-        drawn(clips, tangled)
+        describe_draws(clips, tangled)
         == "9 clips, drawn independently although they share 7 recordings: the intervals are too narrow"
     )
-    assert drawn(clips, {}) == "9 clips"
+    assert describe_draws(clips, {}) == "9 clips"
 
 
 def test_intervals_hold_the_metric_and_are_the_same_for_the_same_seed():

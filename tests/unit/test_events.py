@@ -2,8 +2,8 @@
 
 import pytest
 
-from sedflow.bootstrap import SUMMARIES
 from sedflow.events import (
+    SUMMARIES,
     ClassSet,
     Clip,
     Event,
