@@ -1,7 +1,7 @@
 """Recordings in the user's folders: found by name, missing ones counted and listed, the rest inventoried.
 
-Some corpora may not be redistributed, and videos vanish from the internet, so no copy is complete. Missing recordings
-are reported, and training continues without them only where the settings allow that many.
+Some corpora may not be redistributed, and videos vanish from the internet, so no copy is complete. Recordings that are
+missing or cannot be used are reported, and training continues without them only where the settings allow that many.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 
 
 Keys = Callable[[str], Sequence[Hashable]]
+Missing = dict[str, dict[str, str]]  # set → clip → why, nothing if it was not found
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +77,7 @@ def find(
     folders: Mapping[str, Sequence[Path]],
     sought: Keys = _itself,
     told: Keys = _itself,
-) -> tuple[list[Holding], dict[str, list[str]]]:
+) -> tuple[list[Holding], Missing]:
     """Look recordings up by name, in any sub-folder and audio format.
 
     Parameters
@@ -89,10 +90,10 @@ def find(
     Returns
     -------
     found : list of Holding
-    missing : dict    set → clips
+    missing : dict    set → clip → why, here nothing
     """
     listings: dict[Path, dict[Hashable, Path]] = {}
-    found, missing = [], defaultdict(list)
+    found, missing = [], defaultdict(dict)
     for name, clips in wanted.items():
         for folder in folders[name]:
             if folder not in listings:
@@ -101,7 +102,7 @@ def find(
             paths = (listings[folder].get(key) for key in sought(clip) for folder in folders[name])
             path = next(filter(None, paths), None)
             if path is None:
-                missing[name].append(clip)
+                missing[name][clip] = ""
             else:
                 found.append(Holding(path, name, clip))
     return found, dict(missing)
@@ -110,30 +111,46 @@ def find(
 def write_inventory(
     raw: Path,
     found: Sequence[Holding],
-    missing: Mapping[str, Sequence[str]],
+    missing: Missing,
     allowance: Allowance,
     cure: str,
 ) -> None:
-    """List the recordings in ``raw/files.tsv`` with their sums, and the missing ones in ``raw/missing.tsv``.
+    """List the recordings in ``raw/files.tsv`` with their sums, and in ``raw/missing.tsv`` those that cannot be used.
 
     Raises
     ------
-    DownloadError    more are missing than the settings allow; with counts by set, names and ``cure``
+    DownloadError    more are missing than the settings allow; with counts by set, names, reasons and ``cure``
     """
-    rows = [(name, clip) for name, clips in sorted(missing.items()) for clip in sorted(clips)]
-    write_table(raw / "missing.tsv", ("set", "clip"), rows)
+    missing = _with_unusable(found, missing)
+    rows = [(name, *clip) for name, clips in sorted(missing.items()) for clip in sorted(clips.items())]
+    write_table(raw / "missing.tsv", ("set", "clip", "reason"), [(*row[:2], row[2] or "not found") for row in rows])
     counts = ", ".join(f"{len(clips)} of {name}" for name, clips in sorted(missing.items()))
+    usable = [holding for holding in found if holding.clip not in missing.get(holding.set, ())]
     if way_out := allowance.exceeded({name: len(clips) for name, clips in missing.items()}):
-        listed = "\n  ".join([f"{clip} ({name})" for name, clip in rows[:20]] + ["…"] * (len(rows) > 20))
+        listed = [f"{clip} ({name})" + (f": {why}" if why else "") for name, clip, why in rows[:20]]
+        what = "missing or cannot be used" if any(why for *_, why in rows) else "missing"
         raise DownloadError(
-            f"{len(rows)} of {len(rows) + len(found)} recordings are missing ({counts}), the settings allow "
-            f"{allowance.missing}; all of them are listed in {raw / 'missing.tsv'}:\n  {listed}\n{cure}, or {way_out}"
+            f"{len(rows)} of {len(rows) + len(usable)} recordings are {what} ({counts}), the settings allow "
+            f"{allowance.missing}; all of them are listed in {raw / 'missing.tsv'}:\n  "
+            + "\n  ".join(listed + ["…"] * (len(rows) > 20))
+            + f"\n{cure}, or {way_out}"
         )
     if rows:
         log.warning("continuing without %d recordings (%s), see %s", len(rows), counts, raw / "missing.tsv")
-    ordered = sorted(found, key=lambda holding: (holding.set, holding.clip))
+    ordered = sorted(usable, key=lambda holding: (holding.set, holding.clip))
     table = [(h.path, audio.sha256(h.path), h.path.stat().st_size, h.set, h.clip) for h in ordered]
     write_table(raw / "files.tsv", COLUMNS, table)
+
+
+def _with_unusable(found: Iterable[Holding], missing: Missing) -> Missing:
+    """What is missing, and of what was found the files that cannot be read."""
+    missing = {name: dict(clips) for name, clips in missing.items()}
+    for holding in found:
+        try:
+            audio.info(holding.path)
+        except audio.AudioError as error:
+            missing.setdefault(holding.set, {})[holding.clip] = str(error)
+    return missing
 
 
 def read_inventory(raw: Path) -> list[Holding]:
@@ -202,7 +219,7 @@ def check_cut(found: Iterable[Holding]) -> None:
     DownloadError    recordings longer than a segment whose names give no start
     """
     starts = {holding.path: told_segments(clip_id(holding.path.name))[0][1] for holding in found}
-    whole = [path for path, start in starts.items() if start is None and audio.info(path).seconds > LONGEST_SECONDS]
+    whole = [path for path, start in starts.items() if start is None and _seconds(path) > LONGEST_SECONDS]
     if whole:
         listed = "\n  ".join(map(str, whole[:20]))
         raise DownloadError(
@@ -210,3 +227,11 @@ def check_cut(found: Iterable[Holding]) -> None:
             f"whole videos, of which labels speak of ten seconds:\n  {listed}\nCut them to their segments "
             "(`ffmpeg -ss 30 -t 10 -i in.wav out.wav` for <id>_30000)"
         )
+
+
+def _seconds(path: Path) -> float:
+    """Length of a recording; 0 of a file that cannot be read, which `write_inventory` names."""
+    try:
+        return audio.info(path).seconds
+    except audio.AudioError:
+        return 0.0

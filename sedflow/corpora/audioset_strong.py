@@ -94,7 +94,8 @@ class AudioSetStrong:
         self.folders = [Path(folder) for folder in ([path] if isinstance(path, str) else path)]
         self.sample_rate, self.seconds, self.validation = sample_rate, seconds, validation
         self.exclude, self.shards = exclude, shards
-        self.allowance = Allowance(allow_missing, {"train": "real_strong", "eval": "test"})
+        sets = {"train": "real_strong", "eval": "test"} | ({"unlabeled": "unlabeled"} if unlabeled else {})
+        self.allowance = Allowance(allow_missing, sets)
 
     @property
     def label_files(self) -> list[Path]:

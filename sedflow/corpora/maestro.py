@@ -108,14 +108,16 @@ class Maestro:
             folders = [unpacked(RECORD, archive, raw / "official") for archive in ARCHIVES]
         texts = _annotations(folders, self.recordings)
         found, missing = find(self._by_source(), dict.fromkeys(self.sources, folders))
-        for holding in [holding for holding in found if holding.clip not in texts]:
-            found.remove(holding)
-            missing.setdefault(holding.set, []).append(holding.clip)
+        mute = [holding for holding in found if holding.clip not in texts]
+        found = [holding for holding in found if holding.clip in texts]
+        for holding in mute:
+            missing.setdefault(holding.set, {})[holding.clip] = f"it is there, its annotation {holding.clip}.txt is not"
         for holding in found:
             (raw / "annotations").mkdir(parents=True, exist_ok=True)
             shutil.copyfile(texts[holding.clip], raw / "annotations" / f"{holding.clip}.txt")
             read_annotation(raw / "annotations" / f"{holding.clip}.txt", self.classes)
-        write_inventory(raw, found, missing, self.allowance, CURE)
+        lacking = f"No annotation <recording>.txt for {len(mute)} recordings that are there: {ARCHIVES[1]} has them. "
+        write_inventory(raw, found, missing, self.allowance, lacking * bool(mute) + CURE)
 
     def prepare(self, raw: Path, audio: Path, shard: int) -> Prepared:
         """Cut every ``shards``-th recording into windows."""

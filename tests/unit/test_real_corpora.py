@@ -5,6 +5,7 @@ import functools
 import hashlib
 import http.server
 import json
+import re
 import shutil
 import tarfile
 import threading
@@ -14,7 +15,7 @@ import corpus_folders
 import pytest
 
 from sedflow import plugins, zenodo
-from sedflow.audio import AudioError, info
+from sedflow.audio import info
 from sedflow.clips import windows
 from sedflow.collect import LeakError
 from sedflow.corpora import dcase2016_task2
@@ -409,6 +410,17 @@ def test_maestro_trains_on_confidences_and_is_judged_on_majorities(tmp_path):
     assert sorted(clip[-13:] for clip in names["test"])[-1] == "000500-001200"
 
 
+def test_maestro_says_which_recordings_lack_their_annotation_alone(tmp_path):
+    root = corpus_folders.maestro(tmp_path / "maestro", CITY)
+    (root / "development_annotation" / CITY[0][:-3] / f"{CITY[0]}.txt").unlink()
+    with pytest.raises(DownloadError) as told:
+        Maestro(path=str(root), allow_missing=FEW | {"soft": 0}).download(tmp_path / "raw")
+    assert f"{CITY[0]} (soft): it is there, its annotation {CITY[0]}.txt is not" in str(told.value)
+    assert "No annotation <recording>.txt for 1 recordings that are there: development_annotation.zip" in str(
+        told.value
+    )
+
+
 def test_maestro_is_judged_on_the_classes_of_the_challenge(tmp_path):
     root = corpus_folders.maestro(tmp_path / "maestro", CITY)
     for table in root.rglob("*.txt"):
@@ -636,13 +648,36 @@ def test_a_video_that_one_corpus_trains_on_and_another_tests_on_is_found(tmp_pat
         read_manifests(folders, [audioset, desed])
 
 
-def test_broken_audio_of_a_user_is_named(tmp_path):
+def test_broken_audio_of_a_user_is_named_at_once_and_counts_as_missing(tmp_path):
     root = corpus_folders.desed(tmp_path / "desed")
     (root / "audio/validation/validation" / "Ytttttttttt1_0.000_10.000.wav").write_bytes(b"RIFF")
-    corpus = DESED(path=str(root), seconds=2.0, shards=1)
+    (root / "audio/train/weak" / "Ywwwwwwwwww1_0.000_10.000.wav").write_bytes(b"")
+    settings = {"path": str(root), "seconds": 2.0, "weak_share": 1.0, "shards": 1}
+    with pytest.raises(DownloadError) as told:
+        DESED(**settings).download(tmp_path / "raw")
+    assert re.search(
+        r"2 of \d+ recordings are missing or cannot be used \(1 of validation, 1 of weak\)", str(told.value)
+    )
+    assert re.search(r"Ytttttttttt1.*\(validation\): .*wav: not readable as audio", str(told.value))
+    assert re.search(r"Ywwwwwwwwww1.*\(weak\): .*wav: the file has zero bytes", str(told.value))
+    corpus = DESED(**settings, allow_missing={"validation": 1, "weak": 1})
     corpus.download(tmp_path / "raw")
-    with pytest.raises(AudioError, match=r"Ytttttttttt1_0\.000_10\.000\.wav: not readable as audio"):
-        corpus.prepare(tmp_path / "raw", tmp_path / "audio", 0)
+    assert missing(tmp_path / "raw") == {"validation": 1, "weak": 1}
+    names = by_source(prepared(corpus, tmp_path / "raw", tmp_path / "audio"))
+    assert len(names["test"]) == len(names["weak"]) == 2
+
+
+def test_broken_audio_of_audioset_is_counted_unlabeled_too(tmp_path):
+    root = corpus_folders.audioset(tmp_path / "audioset")
+    for name in ("aaaaaaaaaa0", "wwwwwwwwww0"):
+        (root / "audio/unbalanced" / f"Y{name}.wav").write_bytes(b"")
+    corpus_folders.noise(root / "audio/unbalanced/Ywwwwwwwwww1.wav", 2.0)
+    settings = {"path": str(root), "unlabeled": True}
+    with pytest.raises(DownloadError, match=r"2 of 11 recordings are .*\(1 of train, 1 of unlabeled\)"):
+        AudioSetStrong(**settings, allow_missing=1).download(tmp_path / "raw")
+    AudioSetStrong(**settings, allow_missing=2).download(tmp_path / "raw")
+    AudioSetStrong(**settings, allow_missing={"train": 1, "unlabeled": 1}).download(tmp_path / "raw")
+    assert missing(tmp_path / "raw") == {"train": 1, "unlabeled": 1}
 
 
 def test_settings_on_a_page_reach_the_corpora():
