@@ -132,7 +132,7 @@ def fetch(url: str, out: Path, expected_sha256: str | None = None, wait_seconds:
         if resumed:  # the part may have been of another version
             return fetch(url, out, expected_sha256, wait_seconds)
         raise DownloadError(
-            f"{url}: sha256 is {found}, expected {expected_sha256}; the file behind the address has changed or was "
+            f"{url}: sha256 is {found}, expected {expected_sha256}; the file at this address has changed or was "
             "damaged on the way. Get the original from a mirror, or correct the sum if you trust the new file"
         )
     partial.replace(out)
@@ -250,7 +250,7 @@ def _transfer(url: str, partial: Path) -> str:
         if error.code in (408, 416, 429) or error.code >= 500:
             raise _Interrupted(f"the server answered {error.code} {error.reason}") from None
         raise DownloadError(
-            f"{url}: the server answered {error.code} {error.reason}; the address is dead or wants a login: "
+            f"{url}: the server answered {error.code} {error.reason}; the address is dead or requires a login: "
             "get the file by hand and put it into a mirror"
         ) from None
     except (OSError, urllib.error.URLError) as error:

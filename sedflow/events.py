@@ -205,7 +205,7 @@ def parse_confidence(path, number: int, cell: str) -> float:
     if not 0 <= confidence <= 1:
         raise LabelError(
             f"{path}:{number}: confidence {cell!r} must be a number from 0 to 1; divide percentages by 100, delete "
-            "rows that nobody rated"
+            "rows without a rating"
         )
     return confidence
 

@@ -83,7 +83,7 @@ def check_splits(paths: Mapping[str, Path], named: Mapping[str, Place], sums: Ma
         listed = "\n  ".join(shared[:20])
         raise LabelError(
             f"{len(shared)} pairs of files hold the same recording, though training, validation and test may share "
-            f"none:\n  {listed}\nDelete one of each pair with its rows; two that stand in one table may stay if a "
+            f"none:\n  {listed}\nDelete one of each pair with its rows; two in the same table may stay if a "
             "column `recording` gives both the same name"
         )
 

@@ -223,8 +223,8 @@ def check_cut(found: Iterable[Holding]) -> None:
     if whole:
         listed = "\n  ".join(map(str, whole[:20]))
         raise DownloadError(
-            f"{len(whole)} recordings are longer than {LONGEST_SECONDS:g} s, and their names say no start: they hold "
-            f"whole videos, of which labels speak of ten seconds:\n  {listed}\nCut them to their segments "
+            f"{len(whole)} recordings are longer than {LONGEST_SECONDS:g} s, and their names give no start: they are "
+            f"whole videos, of which the labels cover only ten seconds:\n  {listed}\nCut them to their segments "
             "(`ffmpeg -ss 30 -t 10 -i in.wav out.wav` for <id>_30000)"
         )
 

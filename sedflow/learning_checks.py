@@ -104,13 +104,13 @@ def _check_augment(system: System, stage: Stage, kinds: Kinds, at: str) -> None:
             heard = {encoder for encoder in encoders if not (stage.cached and encoder in stage.freeze)}
             if spared := heard - set(settings.get("encoders") or encoders):
                 raise SettingsError(
-                    f"{at}.encoders: labels are mixed, so {sorted(spared)} cannot hear the clips unmixed; name them "
-                    "too or leave `encoders` out, and mix `on: waveform` what has no other domain in common"
+                    f"{at}.encoders: labels are mixed, so {sorted(spared)} cannot read the clips unmixed; name them "
+                    "too or leave `encoders` out, and use `on: waveform` if they share no other domain"
                 )
     if sum(settings.get("partner") == "source" for settings in checked) > 1:
         raise SettingsError(
-            f"{at}: a clip comes with one other of its source, for one wavmix; name all sources in one, or choose "
-            "`partner: batch`"
+            f"{at}: a clip is read with one partner of its source, which serves a single wavmix; name all sources in "
+            "one, or choose `partner: batch`"
         )
     check_order_of_mixing(checked, stage, at)
 
@@ -124,8 +124,8 @@ def _check_mixups(mixups: list[dict], at: str) -> None:
     sources = [source for groups in lists for group in groups for source in group]
     if len(ways) > 1 or len(lists) < len(mixups) or len(set(sources)) < len(sources):
         raise SettingsError(
-            f"{at}: {len(mixups)} mixups need `groups: [[<source>, …], …]` without a source in common, and one `on` "
-            "and `teacher` for all of them"
+            f"{at}: {len(mixups)} mixups need `groups: [[<source>, …], …]` that share no source, and the same `on` "
+            "and `teacher`"
         )
 
 
@@ -143,7 +143,7 @@ def _check_reach(name: str, domain: str, encoder: str, cached: bool, at: str) ->
             others = ", name other `encoders`," if "encoders" in plugins.settings_of("augment", name) else ""
             raise SettingsError(
                 f"{at}: {name!r} works on the {domain}, but {encoder!r} is frozen and only its cached features are "
-                f"read; drop it here{others} or let {encoder!r} hear every batch with `cached: false`"
+                f"read; drop it here{others} or let {encoder!r} process every batch with `cached: false`"
             )
         return
     linear = plugins.has_method("encoders", encoder, "spectrogram")
@@ -197,5 +197,5 @@ def _check_listener(stage: Stage, at: str) -> None:
         if spec["name"] != "mixup" and _domain(spec, at) == "features":
             raise SettingsError(
                 f"{at}.augment: {spec['name']!r} changes features that only the student has; the detector of "
-                "distillation.checkpoint would hear another clip. Drop it, or distil stored pseudo-labels"
+                "distillation.checkpoint would read a different clip. Drop it, or distil stored pseudo-labels"
             )

@@ -121,7 +121,7 @@ class Pages:
                     own = {name: value for name, value in encoder.items() if name != "weights"}
                     shape = {"clip_seconds": settings.clip_seconds, "shards": settings.feature_shards}
                     return {"encoder": own, "weights": encoder.get("weights"), **shape}
-        raise SettingsError(f"no page in {self.folder} has an encoder whose features lie in data/features/{key}")
+        raise SettingsError(f"no page in {self.folder} has an encoder whose features are in data/features/{key}")
 
 
 def _check_written_out(page: Path, system: System) -> None:

@@ -217,7 +217,7 @@ def _check_cached(system: System, stage: Stage, at: str) -> None:
         if trained := sorted(set(stage.freeze) - set(system.stages[before].freeze)):
             raise SettingsError(
                 f"{at}.freeze: {before!r} trains {trained[0]!r}, but the cache holds its features from before; let it "
-                "hear every batch with `cached: false`"
+                "process every batch with `cached: false`"
             )
         seen.add(before)
         before = system.stages[before].start_from

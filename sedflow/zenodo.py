@@ -53,7 +53,7 @@ def fetch_record(record: int, key: str, folder: Path) -> Path:
             out.unlink()
             raise DownloadError(
                 f"{record}/{key}: its checksum is {found}, the record says {checksum}; it was damaged in transit, "
-                "give the same command again"
+                "repeat the command"
             )
     with replacing(_complete(out)) as unfinished:
         unfinished.write_text(f"{checksum}\n", encoding="utf-8")

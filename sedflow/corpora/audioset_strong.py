@@ -116,7 +116,7 @@ class AudioSetStrong:
         dropped = [clip for clip in wanted["train"] if video(clip) in named]
         evaluated = {video(clip) for clip in wanted["eval"]}
         shared = [clip for clip in wanted["train"] if video(clip) in evaluated]
-        log.info("left out %d excluded training clips and %d of evaluated videos", len(dropped), len(shared))
+        log.info("left out %d excluded training clips and %d of evaluation videos", len(dropped), len(shared))
         wanted["train"] = sorted(set(wanted["train"]) - {*dropped, *shared})
         of_video = Counter(video(clip) for clips in wanted.values() for clip in clips)
         sought = lambda clip: sought_segment(clip, alone=of_video[video(clip)] == 1)  # noqa: E731

@@ -34,8 +34,8 @@ PRECEDENCE = (
     "unlabeled",
 )
 CURE = (
-    "Get them as README of DESED tells (project.inria.fr/desed; its authors send missing files on request), put them "
-    "into the folder of `path`"
+    "Get them as described in the README of DESED (project.inria.fr/desed; its authors send missing files on request), "
+    "put them into the folder of `path`"
 )
 
 log = logging.getLogger(__name__)
@@ -166,7 +166,7 @@ class DESED:
                 kept = [clip for clip in clips[name] if video(clip) not in taken]
                 leaks = sum(video(clip) in tested for clip in clips[name])
                 log.info(
-                    "%s: %d of %d clips used; left out %d of tested videos, %d that are used elsewhere",
+                    "%s: %d of %d clips used; left out %d clips of test videos and %d used elsewhere",
                     name, len(kept), len(clips[name]), leaks, len(clips[name]) - len(kept) - leaks,
                 )  # fmt: skip
                 taken |= {video(clip) for clip in kept}
@@ -223,6 +223,6 @@ def _chosen(strong: str, synthetic: str, external: bool, validation: list[str], 
     sets |= {"weak": "weak", "unlabeled": "unlabeled", test: "test"}
     if "validation" not in sets.values() and synthetic != "scaper":
         raise LabelError(
-            f"desed: nothing validates (synthetic: {synthetic}, strong: {strong}, validation: {validation})"
+            f"desed: no clips for validation (synthetic: {synthetic}, strong: {strong}, validation: {validation})"
         )
     return sets

@@ -261,8 +261,8 @@ class MobileNet(nn.Module):
         if own != theirs:
             cure = "front_end: efficientat, strides: dilated" if theirs == "efficientat" else "front_end: fmn"
             raise CheckpointError(
-                f"{path}: its weights were trained on the front end {theirs!r}, the encoder has {own!r}, with which "
-                f"they mean nothing; build it with {cure}"
+                f"{path}: its weights were trained on the front end {theirs!r}, the encoder has {own!r}, which does "
+                f"not match; build it with {cure}"
             )
 
 

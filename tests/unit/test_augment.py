@@ -390,7 +390,10 @@ def page(augmentations, freeze=(), encoders=("cnn", "atst"), **stage):
         (page([{"name": "mixup"}, {"name": "mixup"}]), "2 mixups need `groups"),
         (page([{"name": "mixup", "groups": [["weak"]]}, {"name": "mixup", "groups": [["weak"]]}]), "2 mixups need"),
         (page([{"name": "wavmix", "partner": "set"}]), "partner: wavmix cannot take 'set'"),
-        (page([{"name": "wavmix", "partner": "source"}] * 2), "one other of its source, for one wavmix"),
+        (
+            page([{"name": "wavmix", "partner": "source"}] * 2),
+            "one partner of its source, which serves a single wavmix",
+        ),
         (page([{"probability": 0.5}]), r"augment: expected \{name: …\}"),
         (page([], freeze=["cnn"], random_crops=True), "cached features are of whole clips"),
     ],

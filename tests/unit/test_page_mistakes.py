@@ -189,7 +189,7 @@ def test_the_cure_for_what_cannot_reach_cached_features_is_one_that_there_is(aug
 @pytest.mark.parametrize("on", ["waveform", "spectrum", "features"])
 def test_a_mixture_is_heard_by_every_encoder_that_is_not_cached(on):
     spared = {"name": "mixup", "on": on, "encoders": ["cnn"], "teacher": "mixed"}
-    refused(changed("finetune", ("augment",), [spared]), r"labels are mixed, so \['atst'\] cannot hear the clips unmix")
+    refused(changed("finetune", ("augment",), [spared]), r"labels are mixed, so \['atst'\] cannot read the clips unmix")
     page = changed("frozen", ("augment",), [spared])
     page["stages"]["frozen"]["cached"] = True
     check_system(page)

@@ -255,7 +255,7 @@ def test_desed_makes_its_soundscapes_with_scaper(tmp_path):
     [
         ({"strong": "real"}, r"strong cannot be 'real'; choose from \['official', 'atst_sed', 'none'\]"),
         ({"validation": ["weak"]}, "validation cannot be 'weak'"),
-        ({"synthetic": "none"}, "nothing validates"),
+        ({"synthetic": "none"}, "no clips for validation"),
         ({"test": "eval"}, "test cannot be 'eval'"),
         ({"synthetic": "scaper", "soundscapes": {"weak": 5}}, "soundscapes are made of .*, not of 'weak'"),
         ({"soundscapes": {"validation": 5}}, "soundscapes need `synthetic: scaper`"),
