@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from sedflow import audio
 from sedflow.events import LabelError, clip_id
-from sedflow.params import HELD_OUT
+from sedflow.params import split_of
 
 log = logging.getLogger(__name__)
 
@@ -64,6 +64,25 @@ def choose(folder: Path, named: Mapping[str, Place], allow_missing: int) -> dict
     return {clip: paths[clip][0] for clip in found}
 
 
+def lengths(paths: Mapping[str, Path]) -> dict[str, float]:
+    """Seconds of each recording.
+
+    Raises
+    ------
+    AudioError    files that cannot be read, all of them counted and the first ten named
+    """
+    seconds, wrong = {}, []
+    for clip, path in paths.items():
+        try:
+            seconds[clip] = audio.info(path).seconds
+        except audio.AudioError as error:
+            wrong.append(str(error))
+    if wrong:
+        listed = "\n  ".join(wrong[:10] + ["…"] * (len(wrong) > 10))
+        raise audio.AudioError(f"{len(wrong)} recordings cannot be used:\n  {listed}")
+    return seconds
+
+
 def check_splits(paths: Mapping[str, Path], named: Mapping[str, Place], sums: Mapping[str, str]) -> None:
     """Refuse files of equal content, other than digital silence, in two of training, validation and test.
 
@@ -77,7 +96,7 @@ def check_splits(paths: Mapping[str, Path], named: Mapping[str, Place], sums: Ma
     shared = []
     for clip, digest in sums.items():
         other = first.setdefault(digest, clip)
-        if _split(named[clip].source) != _split(named[other].source) and not audio.silent(paths[clip]):
+        if split_of(named[clip].source) != split_of(named[other].source) and not audio.silent(paths[clip]):
             shared.append(" and ".join(f"{paths[one]} ({', '.join(named[one])})" for one in (other, clip)))
     if shared:
         listed = "\n  ".join(shared[:20])
@@ -86,10 +105,6 @@ def check_splits(paths: Mapping[str, Path], named: Mapping[str, Place], sums: Ma
             f"none:\n  {listed}\nDelete one of each pair with its rows; two in the same table may stay if a "
             "column `recording` gives both the same name"
         )
-
-
-def _split(source: str) -> str:
-    return source if source in HELD_OUT else "train"
 
 
 def _absent(clip: str, table: str, spare: Mapping[str, str]) -> str:

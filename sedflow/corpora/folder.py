@@ -241,7 +241,7 @@ class Folder:
         return [clip_id(row["filename"]) for _, row in read_table(table, ("filename",))]
 
     def _check_audio(self, paths: dict[str, Path]) -> None:
-        seconds = {clip: audio.info(path).seconds for clip, path in paths.items()}
+        seconds = folder_files.lengths(paths)
         for name in ("strong", "validation", "test"):
             if name in self.tables:
                 known = {clip: seconds.get(clip, math.inf) for clip in read_events(self.tables[name])}

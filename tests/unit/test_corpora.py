@@ -544,6 +544,16 @@ def test_bad_audio_is_found_before_anything_is_made(own, tmp_path, content, mess
     assert not (tmp_path / "raw").exists()
 
 
+def test_bad_audio_is_named_file_by_file(own, tmp_path):
+    bad = audio.recordings(own / "audio")[:12]
+    for path in bad:
+        path.write_bytes(b"")
+    with pytest.raises(audio.AudioError) as told:
+        check(own, tmp_path)
+    assert str(told.value).startswith("12 recordings cannot be used:\n")
+    assert sum(str(path) in str(told.value) for path in bad) == 10 and str(told.value).endswith("\n  …")
+
+
 def test_long_recordings_with_weak_labels_are_refused(own, tmp_path):
     write(own / "audio" / "long.wav", np.random.default_rng(0), 9, 16000, 1)
     add(own, "weak.tsv", "long.wav\tdog")
