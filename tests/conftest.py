@@ -9,7 +9,7 @@ import pytest
 def _folder(variable):
     path = os.environ.get(variable, "")
     if not path or not Path(path).is_dir():
-        pytest.fail(f"{variable}={path!r} is no folder; run the tests with `make test`, or set it (README, Tests)")
+        pytest.fail(f"{variable}={path!r} is not a folder; run the tests with `make test`, or set it (README, Tests)")
     return Path(path)
 
 

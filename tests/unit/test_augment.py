@@ -385,7 +385,10 @@ def page(augmentations, freeze=(), encoders=("cnn", "atst"), **stage):
         (page([], losses=[{"name": "distillation"}]), "needs a source of pseudo-labels"),
         (page([], losses=[{"name": "supervised", "ramp": "square"}]), "ramp: Input should be 'exponential', 'linear'"),
         (page([], losses=[{"name": "supervised", "weight": "much"}]), "supervised: weight: .* number, got 'much'"),
-        (page([{"name": "filter_augment"}], losses=[{"name": "distillation", "checkpoint": "x"}]), "hear another clip"),
+        (
+            page([{"name": "filter_augment"}], losses=[{"name": "distillation", "checkpoint": "x"}]),
+            "read a different clip",
+        ),
         (page([], processes=4), "cannot be shared by 4 processes"),
         (page([{"name": "mixup"}, {"name": "mixup"}]), "2 mixups need `groups"),
         (page([{"name": "mixup", "groups": [["weak"]]}, {"name": "mixup", "groups": [["weak"]]}]), "2 mixups need"),
