@@ -26,7 +26,7 @@ from sedflow.events import (
     write_weak,
 )
 from sedflow.files import write_json
-from sedflow.params import HELD_OUT
+from sedflow.params import EVENT_KINDS, HELD_OUT, split_of
 from sedflow.source_checks import warn_of_sources
 
 SUFFIX = ".flac"
@@ -95,14 +95,14 @@ def find_leaks(clips: list[Clip], soundbank: Path | None = None) -> dict:
             f"{len(leaks)} sounds appear in more than one split; move or remove them (if they come from two corpora, "
             f"name them in the `exclude` table of the one that trains on them, desed or audioset_strong):\n  {listed}"
         )
-    sums = Counter((_split(clip.source), clip.sha256) for clip in clips)
-    splits = sorted({_split(clip.source) for clip in clips})
+    sums = Counter((split_of(clip.source), clip.sha256) for clip in clips)
+    splits = sorted({split_of(clip.source) for clip in clips})
     return {
         "shared": 0,
-        "clips": {split: sum(_split(clip.source) == split for clip in clips) for split in splits},
+        "clips": {split: sum(split_of(clip.source) == split for clip in clips) for split in splits},
         "equal_clips": sum(count - 1 for count in sums.values()),
         "recordings": {
-            split: len({name for clip in clips if _split(clip.source) == split for name in clip.recordings})
+            split: len({name for clip in clips if split_of(clip.source) == split for name in clip.recordings})
             for split in splits
         },
         "pieces": dict(Counter(piece.split for piece in pieces)),
@@ -114,7 +114,7 @@ def _shared(clips: list[Clip], pieces: list[Piece]) -> list[str]:
     heard: dict[str, dict[str, dict[str, str]]] = defaultdict(lambda: defaultdict(dict))
     for clip in clips:
         for sound in (f"audio {clip.sha256[:16]}", *(f"recording {name}" for name in clip.recordings)):
-            heard[sound][_split(clip.source)][clip.id] = clip.path
+            heard[sound][split_of(clip.source)][clip.id] = clip.path
     for piece in pieces:
         for sound in (f"audio {piece.sha256[:16]}", f"recording {piece.recording}"):
             heard[sound][piece.split][Path(piece.path).name] = piece.path
@@ -125,10 +125,6 @@ def _shared(clips: list[Clip], pieces: list[Piece]) -> list[str]:
         if len(holders) > 1 and not (sound.startswith("audio ") and audio.silent(next(iter(holders.values()))[1])):
             shared.append(f"{sound}: " + ", ".join(f"{split} ({name})" for split, (name, _) in holders.items()))
     return shared
-
-
-def _split(source: str) -> str:
-    return source if source in HELD_OUT else "train"
 
 
 def _merge(folder: Path, shards: int, classes: ClassSet):
@@ -176,7 +172,7 @@ def _write_source(manifests: Path, source: str, kind: str, clips: list[Clip], st
     if not clips:
         raise LabelError(f"{source}: no clips at all; set its count to more than 0 or leave the source out")
     path = manifests / f"{source}.tsv"
-    if kind in ("strong", "soft"):
+    if kind in EVENT_KINDS:
         of_source = {clip.id: strong[clip.id] for clip in clips}
         if source in HELD_OUT and kind == "strong":
             # a judge counts an event once, and refuses it in two rows: said here it costs no training

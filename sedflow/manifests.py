@@ -10,7 +10,7 @@ import numpy as np
 
 from sedflow.collect import find_leaks
 from sedflow.events import ClassSet, Clip, LabelError, read_clips, read_events, read_weak
-from sedflow.params import HELD_OUT
+from sedflow.params import EVENT_KINDS, HELD_OUT
 
 PUBLIC = ("youtube/", "freesound/")  # names of recordings that all corpora give alike
 
@@ -63,7 +63,7 @@ def read_manifests(folders: Sequence[Path], corpora: Sequence) -> Manifests:
             mask = _mask(corpus, source, copies, classes)
             joined.known.update({clip.id: mask for clip in clips if clip.source == source})
             table = Path(folder) / f"{source}.tsv"
-            if kind in ("strong", "soft"):
+            if kind in EVENT_KINDS:
                 events = read_events(table, classes, seconds, needs_confidence=kind == "soft")
                 joined.strong.update({clip: _copied(of_clip, copies) for clip, of_clip in events.items()})
             elif kind == "weak":

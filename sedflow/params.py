@@ -12,13 +12,14 @@ from typing import Annotated, Any, Literal
 import pydantic
 
 from sedflow.plugins import SettingsError, nearest
-from sedflow.ranges import NotNegative, Positive, Share
+from sedflow.ranges import NotNegative, Objective, Positive, Share
 from sedflow.yaml_text import read_yaml
 
 PluginSpec = dict[str, Any]
 HELD_OUT = ("validation", "test")
 PSEUDO = "pseudo"  # the source of clips that an ensemble labelled
 EVENT_KINDS = ("strong", "soft")  # of labels that say when
+SAY_WHEN = (*EVENT_KINDS, PSEUDO)  # the labels of an ensemble do so, too
 # sources that a page may switch off whether its corpora have them or not, and the kinds of their labels
 SOURCE_KINDS = {
     "synthetic_strong": "strong",
@@ -28,6 +29,11 @@ SOURCE_KINDS = {
     "soft": "soft",
     PSEUDO: PSEUDO,
 }
+
+
+def split_of(source: str) -> str:
+    """What a source is for: "validation", "test", or "train" for all others."""
+    return source if source in HELD_OUT else "train"
 
 
 class Settings(pydantic.BaseModel):
@@ -61,7 +67,7 @@ class Shared(Settings):
 class Tuning(Settings):
     """How post-processing is tuned on validation."""
 
-    objective: Literal["psds1+psds2", "psds1", "psds2", "collar_f1", "collar_f1_at_0.5"]
+    objective: Objective
 
 
 class Detector(Settings):

@@ -9,9 +9,10 @@ from collections.abc import Mapping
 import pydantic
 
 from sedflow.postprocess import PostprocessError, one_class
+from sedflow.ranges import Objective
 
 PAGE_KEYS = ("name", "candidates", "objective", "corpora")
-OBJECTIVES = ("psds1+psds2", "psds1", "psds2", "collar_f1", "collar_f1_at_0.5")
+OBJECTIVES = typing.get_args(Objective)
 
 
 def check(spec: Mapping, objective: str = OBJECTIVES[0]) -> None:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from sedflow import plugins
-from sedflow.params import EVENT_KINDS, PSEUDO, Stage, System
+from sedflow.params import EVENT_KINDS, PSEUDO, SAY_WHEN, Stage, System
 from sedflow.plugins import SettingsError
 
-_SAY_WHEN = {*EVENT_KINDS, PSEUDO}  # kinds of labels
 Kinds = Mapping[str, str]  # source → kind of its labels; pseudo-labels are a kind of their own
 
 
@@ -31,7 +30,7 @@ def check_augment_rows(settings: dict, stage: Stage, kinds: Kinds, at: str) -> N
     name, groups = settings["name"], settings.get("groups", "kind")
     _check_named(settings.get("sources"), stage, f"{at}.sources", name)
     chosen = settings.get("sources") or list(stage.sources)
-    if _needs_events(settings) and not {kinds[source] for source in chosen} & _SAY_WHEN:
+    if _needs_events(settings) and not {kinds[source] for source in chosen}.intersection(SAY_WHEN):
         raise SettingsError(f"{at}.sources: {name} needs labels with onsets and offsets, and {chosen} have none")
     if isinstance(groups, list):
         named = [source for group in groups for source in group]
@@ -87,7 +86,7 @@ def _reached(spec: dict, system: System, stage: Stage, kinds: Kinds) -> set[str]
         return {source for source in reached if kinds[source] not in ("none", PSEUDO)}
     if name == "distillation" and not spec.get("checkpoint") and stage.pseudo_labels in system.ensembles:
         return reached & {*system.ensembles[stage.pseudo_labels].sources, PSEUDO}
-    return {source for source in reached if kinds[source] in _SAY_WHEN} if _needs_events(spec) else reached
+    return {source for source in reached if kinds[source] in SAY_WHEN} if _needs_events(spec) else reached
 
 
 def _needs_events(settings: dict) -> bool:

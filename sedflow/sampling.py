@@ -16,6 +16,7 @@ import numpy as np
 
 from sedflow.events import Event
 from sedflow.frames import FrameGrid
+from sedflow.recordings import SOUNDS
 
 # see `balanced_weights`: offsets in frames and in clips
 FRAMES_OFFSET, CLIPS_OFFSET, BALANCE_SCALE = 30.0, 100.0, 1000.0
@@ -93,7 +94,7 @@ def active_frames(events: Iterable[Event], grid: FrameGrid) -> dict[str, int]:
     """Label → frames in which it sounds, each counted once; of soft labels those that are more likely than not."""
     frames: dict[str, set[int]] = {}
     for event in events:
-        if event.confidence >= 0.5:
+        if event.confidence > SOUNDS:
             touched = range(grid.first_frame(event.onset), grid.end_frame(event.offset))
             frames.setdefault(event.label, set()).update(touched)
     return {label: len(touched) for label, touched in frames.items()}

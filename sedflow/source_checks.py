@@ -15,6 +15,7 @@ import numpy as np
 from sedflow import audio
 from sedflow.events import ClassSet, Clip, Event
 from sedflow.params import HELD_OUT
+from sedflow.recordings import SOUNDS
 from sedflow.source_mix import MIX, mix_doubts
 
 RARE = 10  # times as many clips with the commonest class as with the rarest
@@ -69,7 +70,7 @@ def warn_of_sources(
 
 def _labels(clip: str, kind: str, strong, weak) -> set[str]:
     """Classes that a clip more likely has than not."""
-    return set(weak[clip]) if kind == "weak" else {event.label for event in strong[clip] if event.confidence >= 0.5}
+    return set(weak[clip]) if kind == "weak" else {event.label for event in strong[clip] if event.confidence > SOUNDS}
 
 
 def _absent(labels: Mapping[str, set[str]], classes: ClassSet) -> list[str]:

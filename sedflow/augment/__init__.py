@@ -20,10 +20,9 @@ import torch
 from torch import Tensor
 
 from sedflow.dataset import Batch, Inputs
-from sedflow.params import EVENT_KINDS, PSEUDO
+from sedflow.params import EVENT_KINDS, SAY_WHEN
 
 DOMAINS = ("waveform", "spectrum", "features")
-_SAY_WHEN = (*EVENT_KINDS, PSEUDO)
 
 
 def changed(inputs: Inputs, *, waveform: Callable | None = None, **by_encoder: Callable) -> Inputs:
@@ -98,7 +97,7 @@ def rows_that_say_when(batch: Batch, sources: list[str] | None) -> np.ndarray:
     """(batch,) bool: rows of these sources (None: of all) whose labels have times."""
     return np.array(
         [
-            kind in _SAY_WHEN and (sources is None or source in sources)
+            kind in SAY_WHEN and (sources is None or source in sources)
             for kind, source in zip(batch.kinds, batch.sources, strict=True)
         ]
     )

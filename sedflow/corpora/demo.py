@@ -15,6 +15,7 @@ import numpy as np
 from sedflow.corpora import Piece, Prepared, read_pieces
 from sedflow.download import DATA
 from sedflow.events import ClassSet, Event, LabelError, write_table
+from sedflow.params import split_of
 from sedflow.ranges import Count, Positive
 from sedflow.synthesis import Recipe, soundscapes, write_piece
 
@@ -105,8 +106,7 @@ class Demo:
         pieces = read_pieces(manifest)
         prepared = Prepared()
         for source, kind in self.sources.items():
-            split = source if source in ("validation", "test") else "train"
-            pool = [piece for piece in pieces if piece.split == split]
+            pool = [piece for piece in pieces if piece.split == split_of(source)]
             indices = range(shard, self.clips[source], self.shards)
             told = "strong" if kind == "soft" else kind
             made = soundscapes(pool, self.recipe, audio, source, told, indices, self.seed, self.prefix)

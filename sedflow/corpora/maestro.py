@@ -19,10 +19,11 @@ from sedflow.audio import info
 from sedflow.clips import cut_events, windows, write_clip
 from sedflow.corpora import Prepared
 from sedflow.download import DATA, DownloadError
-from sedflow.events import ClassSet, Event, LabelError, merge_events, parse_confidence, parse_event, read_table
+from sedflow.events import ClassSet, Event, LabelError, parse_confidence, parse_event, read_table
 from sedflow.files import below
 from sedflow.holdings import Allowance, find, read_inventory, write_inventory
 from sedflow.ranges import Count, Positive, Share
+from sedflow.recordings import sounding
 from sedflow.zenodo import unpacked
 
 RECORD, ARCHIVES = 7244360, ("development_audio.zip", "development_annotation.zip")
@@ -39,7 +40,6 @@ JUDGED = (  # of the 17, by the challenge (classes_dict.py:56-68)
     "metro approaching",
     "metro leaving",
 )
-HEARD = 0.5  # confidence above which the challenge says that a class sounds
 CURE = "Get them from zenodo.org/records/7244360 and set `path` to the folder"
 
 
@@ -132,8 +132,7 @@ class Maestro:
         source = self.recordings[holding.clip]
         events = read_annotation(raw / "annotations" / f"{holding.clip}.txt", self.classes)
         if source != "soft":
-            sure = [event for event in events if event.confidence > HEARD and event.label in self.labelled[source]]
-            events = merge_events([dataclasses.replace(event, confidence=1.0) for event in sure], max_gap=1e-6)
+            events = sounding(event for event in events if event.label in self.labelled[source])
         made = Prepared()
         for begin, end in windows(info(holding.path).seconds, self.seconds, self.hops[source]):
             of_window = cut_events(events, begin, end)

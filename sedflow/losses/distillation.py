@@ -9,6 +9,7 @@ import torch
 from torch.nn import functional as F
 
 from sedflow.losses import frame_mean, rows_of
+from sedflow.params import EVENT_KINDS
 from sedflow.ranges import Share
 
 
@@ -70,7 +71,7 @@ class Distillation:
         soft = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
         hard = F.binary_cross_entropy_with_logits(logits, batch.strong, reduction="none")
         known = batch.known if self.classes == "known" else torch.ones_like(batch.known)
-        with_events = rows & rows_of(batch, ("strong", "soft"), self.sources)
+        with_events = rows & rows_of(batch, EVENT_KINDS, self.sources)
         return {
             "soft": frame_mean(soft, known, batch.valid & rows.unsqueeze(1), processes=step.processes),
             "hard": frame_mean(hard, batch.known, batch.valid & with_events.unsqueeze(1), processes=step.processes),

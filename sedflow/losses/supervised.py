@@ -6,6 +6,7 @@ import torch
 from torch.nn import functional as F
 
 from sedflow.losses import frame_mean, masked_mean, rows_of
+from sedflow.params import EVENT_KINDS
 from sedflow.ranges import NotNegative
 
 
@@ -32,7 +33,7 @@ class Supervised:
         dilute: bool = False,
     ):
         self.strong_weight, self.weak_weight = strong_weight, weak_weight
-        self.weak_kinds = ("weak", "strong", "soft") if weak_from_strong else ("weak",)
+        self.weak_kinds = ("weak", *EVENT_KINDS) if weak_from_strong else ("weak",)
         self.sources, self.dilute = sources, dilute
 
     def __call__(self, step) -> torch.Tensor:
@@ -46,7 +47,7 @@ class Supervised:
         of_frames = F.binary_cross_entropy_with_logits(student.strong_logits, batch.strong, reduction="none")
         # the pooled probability can touch 1 by rounding; near 0 it is exact, and a missed class is learnt
         of_clips = F.binary_cross_entropy(student.weak.clamp(max=1 - 1e-7), batch.weak, reduction="none")
-        with_events = rows_of(batch, ("strong", "soft"), self.sources)
+        with_events = rows_of(batch, EVENT_KINDS, self.sources)
         how = (self.dilute, step.processes)
         frames = frame_mean(of_frames, batch.known, batch.valid & with_events.unsqueeze(1), *how)
         clips = masked_mean(of_clips, batch.known, rows_of(batch, self.weak_kinds, self.sources), *how)

@@ -325,7 +325,7 @@ def test_balanced_weights_are_those_of_the_paper():
 
 
 def test_active_frames_count_once_however_events_overlap():
-    events = [Event(0.0, 1.0, "a"), Event(0.5, 1.5, "a"), Event(0.0, 0.05, "b"), Event(0, 1, "c", 0.4)]
+    events = [Event(0.0, 1.0, "a"), Event(0.5, 1.5, "a"), Event(0.0, 0.05, "b"), Event(0, 1, "c", 0.5)]
     assert active_frames(events, GRID) == {"a": 15, "b": 1}
     targets = frame_targets(events[:3], ClassSet(("a", "b")), GRID, 20)
     assert targets.sum(0).tolist() == [15, 1]
