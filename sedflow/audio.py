@@ -141,12 +141,6 @@ def write(path, waveform: np.ndarray, sample_rate: int) -> None:
         unfinished.write_bytes(encoded.getbuffer())
 
 
-def sha256(path) -> str:
-    """Hex digest of a file's bytes."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def silent(path) -> bool:
     """Whether every sample of a file is zero; no if it cannot be read."""
     try:

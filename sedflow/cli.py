@@ -29,12 +29,12 @@ def app() -> None:
     try:
         commands()
     except (ValueError, RuntimeError, OSError) as error:
-        from sedflow.files import told
+        from sedflow.files import explain
 
         foreseen = type(error).__module__.startswith("sedflow.") or isinstance(error, OSError)
         if not foreseen or os.environ.get("SEDFLOW_DEBUG"):
             raise
-        sys.exit(f"error: {told(error) if isinstance(error, OSError) else error}")
+        sys.exit(f"error: {explain(error) if isinstance(error, OSError) else error}")
 
 
 def _to_write(path: Path | None) -> Path | None:

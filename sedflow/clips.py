@@ -12,6 +12,7 @@ import numpy as np
 
 from sedflow import audio
 from sedflow.events import Clip, Event
+from sedflow.files import sha256
 
 LONGEST_REST_SECONDS = 0.5  # a shorter end of a long recording is left out
 SHORTEST_PART_SECONDS = 0.1  # what a cut leaves of an event, below this, is no event
@@ -35,7 +36,7 @@ def write_clip(
         log.info("%s: peak %.2f, lowered by %.1f dB", path, peak, 20 * math.log10(peak))
         waveform = waveform / np.float32(peak)
     audio.write(out, waveform, sample_rate)
-    return Clip(out.stem, out.as_posix(), len(waveform) / sample_rate, audio.sha256(out), source, tuple(recordings))
+    return Clip(out.stem, out.as_posix(), len(waveform) / sample_rate, sha256(out), source, tuple(recordings))
 
 
 def cut_events(events: Iterable[Event], begin: float, end: float) -> list[Event]:

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import sedflow
-from sedflow.audio import sha256
 from sedflow.comparison import Contender, ScoreSet, cell_lines, stars
 from sedflow.evaluation import psd_roc
 from sedflow.events import Event
@@ -24,7 +23,7 @@ from sedflow.figures import (
     roc_line,
     styles_of,
 )
-from sedflow.files import write_text
+from sedflow.files import sha256, write_text
 from sedflow.html_page import render
 from sedflow.runs import RunError
 

@@ -13,8 +13,9 @@ import hashlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from sedflow import audio, plugins
+from sedflow import plugins
 from sedflow.download import pretrained
+from sedflow.files import sha256
 
 PACKAGE = Path(__file__).parent
 STEPS = PACKAGE / "steps.py"
@@ -76,7 +77,7 @@ def weights_content(name: str) -> str:
 
 @functools.cache  # a plan asks for every encoder of every page
 def _sum(path: str, changed_ns: int) -> str:
-    return audio.sha256(path)
+    return sha256(path)
 
 
 def _digest(paths: Iterable[Path]) -> str:

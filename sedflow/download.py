@@ -19,9 +19,8 @@ import urllib.request
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from sedflow.audio import sha256
 from sedflow.events import read_table, write_table
-from sedflow.files import is_ours
+from sedflow.files import is_ours, replacing, sha256
 from sedflow.unpack import unpack
 
 DATA = Path(__file__).resolve().parents[1] / "data"
@@ -163,13 +162,13 @@ def fetch_weights(name: str, out: Path, mirror: Path | None = None) -> str:
     recorded, address = [*(record.read_text(encoding="utf-8").split() if record.is_file() else []), None, None][:2]
     moved = address not in (None, entry["url"])
     expected = entry["sha256"] or (None if moved else recorded)
-    right = out.is_file() and expected in (None, found := sha256(out))
-    if right and not (moved and expected is None):
-        pass
-    elif mirror is not None and (mirror / "weights" / entry["file"]).is_file():
-        found = _copy(mirror / "weights" / entry["file"], out, expected)
-    else:
-        found = fetch(entry["url"], out, expected)
+    found = sha256(out) if out.is_file() else None
+    unverifiable = expected is None and moved
+    if found is None or unverifiable or expected not in (None, found):
+        if mirror is not None and (mirror / "weights" / entry["file"]).is_file():
+            found = _copy(mirror / "weights" / entry["file"], out, expected)
+        else:
+            found = fetch(entry["url"], out, expected)
     if expected is None:
         record.write_text(f"{found} {entry['url']}\n", encoding="utf-8")
         log.warning("%s: no checksum is known yet; recorded sha256 %s in %s", name, found, record)
@@ -226,10 +225,8 @@ def _copy(source: Path, target: Path, expected: str | None) -> str:
     found = sha256(source)
     if expected not in (None, found):
         raise DownloadError(f"{source}: sha256 is {found}, expected {expected}; replace the file")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = target.with_name(target.name + ".part")
-    shutil.copyfile(source, unfinished)
-    unfinished.replace(target)
+    with replacing(target) as unfinished:
+        shutil.copyfile(source, unfinished)
     return found
 
 

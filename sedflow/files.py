@@ -1,9 +1,10 @@
-"""Files are written whole or not at all; errors of the operating system are explained with a cure."""
+"""Files: written whole or not at all, listed, summed; errors of the operating system are explained with a cure."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -37,6 +38,12 @@ def write_json(path, content: Mapping) -> None:
     write_text(path, json.dumps(content, indent=2, sort_keys=True) + "\n")
 
 
+def sha256(path) -> str:
+    """Hex digest of a file's bytes."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def below(folder) -> Iterator[Path]:
     """Files anywhere below a folder, through links to folders too; a folder that several links lead to counts once."""
     seen = set()
@@ -61,7 +68,7 @@ _CURES = {
 }
 
 
-def told(error: OSError) -> str:
+def explain(error: OSError) -> str:
     """What went wrong with which file, and the cure, where it is a file that went wrong."""
     cure = _CURES.get(error.errno)
     if cure and error.filename:

@@ -6,7 +6,8 @@ import hashlib
 from pathlib import Path
 
 from sedflow import digest, plan
-from sedflow.audio import recordings, sha256
+from sedflow.audio import recordings
+from sedflow.files import sha256
 from sedflow.params import SettingsError, System
 
 STAGES = ("frozen", "finetune")

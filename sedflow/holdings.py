@@ -16,6 +16,7 @@ from pathlib import Path
 from sedflow import audio
 from sedflow.download import DownloadError
 from sedflow.events import LabelError, clip_id, read_table, write_table
+from sedflow.files import sha256
 from sedflow.params import HELD_OUT
 
 _VIDEO = re.compile(r"Y?(?P<id>[\w-]{11})(_(?P<start>\d+(\.\d+)?)(_(?P<end>\d+(\.\d+)?))?)?")
@@ -138,7 +139,7 @@ def write_inventory(
     if rows:
         log.warning("continuing without %d recordings (%s), see %s", len(rows), counts, raw / "missing.tsv")
     ordered = sorted(usable, key=lambda holding: (holding.set, holding.clip))
-    table = [(h.path, audio.sha256(h.path), h.path.stat().st_size, h.set, h.clip) for h in ordered]
+    table = [(h.path, sha256(h.path), h.path.stat().st_size, h.set, h.clip) for h in ordered]
     write_table(raw / "files.tsv", COLUMNS, table)
 
 

@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 
 import sedflow
-from sedflow.audio import sha256
 from sedflow.events import Clip, read_events, read_weak
 from sedflow.figures import GREY, Line, heatmap, learning_charts, most_frequent
+from sedflow.files import sha256
 from sedflow.mistakes import cooccurrence
 from sedflow.params import HELD_OUT
 from sedflow.runs import NETWORKS, RunFolder

@@ -92,8 +92,8 @@ def collect(corpus: Json, manifests: Path):
 @steps.command()
 def inventory(out: Out, files: Annotated[list[Path], typer.Argument()] = []):  # noqa: B006
     """List files with their sha256: DVC compares this list instead of folders that several systems share."""
-    from sedflow.audio import sha256
     from sedflow.events import write_table
+    from sedflow.files import sha256
 
     write_table(out, ("path", "sha256"), [(path, sha256(path)) for path in sorted(files)])
 

@@ -21,9 +21,8 @@ from pathlib import Path
 import yaml
 
 from sedflow import followed, systems
-from sedflow.audio import sha256
 from sedflow.events import read_table
-from sedflow.files import write_text
+from sedflow.files import sha256, write_text
 from sedflow.yaml_text import load_yaml
 
 METADATA = Path(".snakemake/metadata")

@@ -17,7 +17,7 @@ import numpy as np
 from sedflow import audio, compat
 from sedflow.corpora import Piece, Prepared
 from sedflow.events import Clip, Event, merge_events
-from sedflow.files import write_text
+from sedflow.files import sha256, write_text
 
 # sox clips at 1: a piece keeps room for the overshoot of pitch shifting. Scaper sets the level anyway.
 PIECE_PEAK = 0.5
@@ -152,7 +152,7 @@ def write_piece(folder: Path, piece: Piece, waveform: np.ndarray, sample_rate: i
         raise SynthesisError(f"{path}: recording {piece.recording} is silent; leave it out")
     audio.write(path, waveform * np.float32(PIECE_PEAK / peak), sample_rate)
     return dataclasses.replace(
-        piece, path=path.as_posix(), seconds=len(waveform) / sample_rate, sha256=audio.sha256(path)
+        piece, path=path.as_posix(), seconds=len(waveform) / sample_rate, sha256=sha256(path)
     )
 
 
@@ -231,7 +231,7 @@ def _soundscape(pool, recipe: Recipe, path: Path, source: str, rng) -> tuple[Cli
         Event(o.time, o.time + o.duration, o.value["label"]) for o in scene if o.value["role"] == "foreground"
     ]
     recordings = sorted({background.recording} | {event["piece"].recording for event in drawn})
-    clip = Clip(path.stem, path.as_posix(), recipe.seconds, audio.sha256(path), source, tuple(recordings))
+    clip = Clip(path.stem, path.as_posix(), recipe.seconds, sha256(path), source, tuple(recordings))
     return clip, merge_events(foreground, recipe.merge_gap, recipe.min_seconds)
 
 

@@ -27,7 +27,7 @@ from sedflow import audio, plugins
 from sedflow.dataset import ClipSet
 from sedflow.detector import Detector, build_detector
 from sedflow.features import Cache
-from sedflow.files import write_text
+from sedflow.files import sha256, write_text
 from sedflow.frames import FrameGrid
 from sedflow.learner import Judge, Learner
 from sedflow.manifests import read_manifests
@@ -113,7 +113,7 @@ def run_digest(settings: dict, seed: int, files: list, classes: list[str]) -> st
     stage = {key: value for key, value in settings["stage"].items() if key != "workers"}
     told = json.dumps(settings | {"stage": stage, "classes": classes}, sort_keys=True)
     recordings = audio.listing(spec["folder"] for spec in stage.get("augment", ()) if "folder" in spec)
-    parts = [told, str(seed), recordings, *(audio.sha256(path) for path in files if path is not None)]
+    parts = [told, str(seed), recordings, *(sha256(path) for path in files if path is not None)]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 

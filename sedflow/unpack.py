@@ -9,7 +9,7 @@ import zipfile
 import zlib
 from pathlib import Path, PurePosixPath
 
-from sedflow.files import is_ours
+from sedflow.files import is_ours, replacing
 
 MOST_FILES = 1_000_000
 MOST_BYTES = 200 << 30
@@ -82,11 +82,8 @@ def _write(archive: Path, out: Path, members, most_bytes: int, most_files: int) 
         target = out.joinpath(*path.parts)
         if target in written:
             raise ArchiveError(f"{archive.name}: member {name!r} appears twice; refusing to unpack")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = target.with_name(target.name + ".part")
-        with opened() as source, unfinished.open("wb") as file:
+        with replacing(target) as unfinished, opened() as source, unfinished.open("wb") as file:
             left = _copy(archive, source, file, left, most_bytes)
-        unfinished.replace(target)
         written[target] = None
     return list(written)
 

@@ -36,6 +36,7 @@ from sedflow.events import (
     read_weak,
     write_table,
 )
+from sedflow.files import sha256
 from sedflow.folder_files import Place
 
 _SPELLING = str.maketrans("", "", " _-")  # what spellings of one label differ in, beside case
@@ -120,7 +121,7 @@ class Folder:
         }
         paths = folder_files.choose(self.path, named, self.allow_missing)
         self._check_audio(paths)
-        sums = {clip: audio.sha256(paths[clip]) for clip in sorted(paths)}
+        sums = {clip: sha256(paths[clip]) for clip in sorted(paths)}
         folder_files.check_splits(paths, named, sums)
         rows = [(paths[clip], digest, paths[clip].stat().st_size) for clip, digest in sums.items()]
         write_table(raw / "files.tsv", ("path", "sha256", "bytes"), rows)

@@ -12,7 +12,7 @@ import typer
 
 from sedflow import cli, steps
 from sedflow.events import read_clips
-from sedflow.files import told
+from sedflow.files import explain
 
 
 def run(*words, **environment):
@@ -129,7 +129,8 @@ def test_label_files_of_several_recordings_go_to_one_folder_if_their_format_has_
 def test_a_clip_table_that_is_not_there_is_named_with_the_cure(tmp_path):
     with pytest.raises(FileNotFoundError) as nowhere:
         read_clips(tmp_path / "nope.tsv")
-    assert told(nowhere.value) == f"{tmp_path}/nope.tsv: no such file or folder; check the path, or make the file first"
+    said = f"{tmp_path}/nope.tsv: no such file or folder; check the path, or make the file first"
+    assert explain(nowhere.value) == said
 
 
 def test_a_system_that_is_not_there_is_told_before_anything_is_installed():

@@ -15,7 +15,7 @@ import pytest
 
 from sedflow import download
 from sedflow.download import Archive, DownloadError, fetch, fetch_files, fetch_weights, read_sums
-from sedflow.files import told
+from sedflow.files import explain
 from sedflow.unpack import ArchiveError, unpack
 
 CONTENT = bytes(range(256)) * 4000
@@ -347,7 +347,7 @@ def test_a_full_disk_is_no_broken_archive(tmp_path, monkeypatch):
     monkeypatch.setattr("sedflow.unpack._copy", mock.Mock(side_effect=OSError(errno.ENOSPC, "No space left on device")))
     with pytest.raises(OSError, match="No space left") as raised:
         unpack(tmp_path / "good.zip", tmp_path / "out")
-    assert told(raised.value).startswith("no space left on this disk; free some")
+    assert explain(raised.value).startswith("no space left on this disk; free some")
 
 
 def test_a_folder_that_cannot_be_written_to_is_no_missing_connection(server, tmp_path):

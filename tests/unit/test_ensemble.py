@@ -9,6 +9,7 @@ import torch
 from sedflow import audio, ensemble
 from sedflow.detector import build_detector
 from sedflow.events import ClassSet, Clip, write_clips
+from sedflow.files import sha256
 from sedflow.frames import FrameGrid
 from sedflow.pseudo import PseudoLabels
 from sedflow.specification import Specification, save_detectors
@@ -87,7 +88,7 @@ def test_a_members_logits_are_what_its_detector_says_and_training_reads_them_as_
     for name, seconds in (("long", 2.0), ("short", 1.2)):
         path = tmp_path / f"{name}.flac"
         audio.write(path, rng.normal(0, 0.1, round(seconds * 16000)).astype(np.float32), 16000)
-        clips.append(Clip(name, f"{name}.flac", seconds, audio.sha256(path), "unlabeled"))
+        clips.append(Clip(name, f"{name}.flac", seconds, sha256(path), "unlabeled"))
         waveforms[name] = audio.read(path, 16000)
     write_clips(tmp_path / "clips.tsv", clips)
     out = tmp_path / "logits/unlabeled.npy"

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from sedflow.files import replacing, told, write_json
+from sedflow.files import explain, replacing, write_json
 
 
 def test_folders_are_made_and_the_temporary_name_is_gone(tmp_path):
@@ -37,9 +37,9 @@ def test_an_impossible_path_is_told_with_a_cure(tmp_path, wrong, said):
     (tmp_path / "file").touch()
     with pytest.raises(OSError) as caught:
         wrong(tmp_path)
-    assert told(caught.value).startswith(said.format(tmp_path))
+    assert explain(caught.value).startswith(said.format(tmp_path))
     assert not list(tmp_path.glob("*.part"))
 
 
 def test_an_error_of_no_file_keeps_its_own_words():
-    assert told(ConnectionRefusedError("nobody listens")) == "nobody listens"
+    assert explain(ConnectionRefusedError("nobody listens")) == "nobody listens"
