@@ -47,7 +47,7 @@ def recordings(folder) -> list[Path]:
     return [path for path in found if path.suffix.lower() in AUDIO_SUFFIXES and not path.name.startswith(".")]
 
 
-def listing(folders: Iterable[str]) -> str:
+def listing_digest(folders: Iterable[str]) -> str:
     """Digest of the names and sizes of the recordings below folders: no file is opened, so a dry run can ask.
 
     Raises

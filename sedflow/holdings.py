@@ -109,7 +109,7 @@ def find(
     return found, dict(missing)
 
 
-def write_inventory(
+def write_holdings(
     raw: Path,
     found: Sequence[Holding],
     missing: Missing,
@@ -154,8 +154,8 @@ def _with_unusable(found: Iterable[Holding], missing: Missing) -> Missing:
     return missing
 
 
-def read_inventory(raw: Path) -> list[Holding]:
-    """What `write_inventory` listed."""
+def read_holdings(raw: Path) -> list[Holding]:
+    """What `write_holdings` listed."""
     rows = read_table(raw / "files.tsv", COLUMNS)
     return [Holding(Path(row["path"]), row["set"], row["clip"]) for _, row in rows]
 
@@ -231,7 +231,7 @@ def check_cut(found: Iterable[Holding]) -> None:
 
 
 def _seconds(path: Path) -> float:
-    """Length of a recording; 0 of a file that cannot be read, which `write_inventory` names."""
+    """Length of a recording; 0 of a file that cannot be read, which `write_holdings` names."""
     try:
         return audio.info(path).seconds
     except audio.AudioError:

@@ -44,7 +44,7 @@ def of_corpus(folder: Path, split: str, scores: Mapping[str, Scores]) -> tuple[d
     """
     truth, durations = read_truth(folder, split)
     own = {clip: of_clip for clip, of_clip in scores.items() if clip in durations}
-    if recordings.last_as_windows(durations):
+    if recordings.durations_match_names(durations):
         return recordings.join_scores(own), recordings.join_truth(truth), recordings.join_durations(durations)
     return own, truth, durations
 

@@ -154,15 +154,15 @@ def corpus_recordings(spec: dict) -> list[str]:
     return [str(path) for path in getattr(systems.build_corpus(spec), "audio_files", [])]
 
 
-def corpus_listing(spec: dict) -> str:
+def corpus_listing_digest(spec: dict) -> str:
     """Digest of which recordings are in the user's folders that a corpus is read from; none if it is downloaded."""
     folders = spec.get("path") or []
-    return audio.listing([folders] if isinstance(folders, str) else folders)
+    return audio.listing_digest([folders] if isinstance(folders, str) else folders)
 
 
-def augment_listing(stage) -> str:
+def augment_listing_digest(stage) -> str:
     """Digest of which recordings are in the folders that a stage's augmentations read."""
-    return audio.listing(spec["folder"] for spec in stage.augment if "folder" in spec)
+    return audio.listing_digest(spec["folder"] for spec in stage.augment if "folder" in spec)
 
 
 def run_folders(name: str, variant: str, system: System, seeds: list[int]) -> list[str]:

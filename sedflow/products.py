@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from sedflow import bfloat16
 from sedflow.dropout import dropout
-from sedflow.prepared import Prepared
+from sedflow.memo import Memo
 
 _FEW_THREADS = 2
 _SMALL_WEIGHT = 2**16  # numbers; a product by oneDNN takes 10 µs to begin, which two at once share
@@ -30,7 +30,7 @@ class Linear(nn.Linear):
 
     def __init__(self, *sizes: int, bias: bool = True):
         super().__init__(*sizes, bias=bias)
-        self._ordered = Prepared()
+        self._ordered = Memo()
 
     def forward(self, features: Tensor, gelu: bool = False) -> Tensor:
         """(…, in) → (…, out), or its GELU."""
@@ -44,7 +44,7 @@ class Linear(nn.Linear):
 
 
 class Convolution:
-    """A convolution whose weight is computed from parameters, by `Prepared` where that is possible.
+    """A convolution whose weight is computed from parameters, once (`Memo`) where that is possible.
 
     Parameters
     ----------
@@ -61,7 +61,7 @@ class Convolution:
         groups: int = 1,
     ):
         self.compute, self.stride, self.padding, self.groups = compute, stride, padding, groups
-        self._weight, self._ordered = Prepared(), Prepared()
+        self._weight, self._ordered = Memo(), Memo()
 
     def __call__(self, maps: Tensor, bias: Tensor, *parameters: Tensor, gelu: bool = False) -> Tensor:
         """(batch, in, height, width) → (batch, out, …), or its GELU."""

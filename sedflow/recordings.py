@@ -35,7 +35,7 @@ def are_windows(clips: Iterable[str]) -> bool:
     return all(_WINDOW.fullmatch(clip) for clip in clips)
 
 
-def last_as_windows(durations: Mapping[str, float]) -> bool:
+def durations_match_names(durations: Mapping[str, float]) -> bool:
     """Whether clips are windows, and as long as their names say: a date and a time look like one, ``park-2024-05``."""
     if not durations or not are_windows(durations):
         return False

@@ -245,11 +245,11 @@ def comparison(settings: Json, runs: list[Path], out: Out):
 @steps.command()
 def code(system: str, variant: str, out: Out):
     """Write digests of the code that each step of a system runs, for DVC to track; comments do not count."""
-    from sedflow import followed, systems
+    from sedflow import dvc_digests, systems
 
     page = systems.read_system(system, variant)
-    followed.check(system, page)
-    for step, digests in followed.code_digests(page).items():
+    dvc_digests.check(system, page)
+    for step, digests in dvc_digests.code_digests(page).items():
         out.mkdir(parents=True, exist_ok=True)
         (out / f"{step}.txt").write_text(digests, encoding="utf-8")
 

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import yaml
 
-from sedflow import followed, systems
+from sedflow import dvc_digests, systems
 from sedflow.events import read_table
 from sedflow.files import sha256, write_text
 from sedflow.yaml_text import load_yaml
@@ -122,7 +122,7 @@ def check() -> None:
 def _look_again() -> None:
     """Note what code and, if it is here, the user's own data are now: DVC does not ask while settings stay."""
     choices = yaml.safe_load(Path("params.yaml").read_text(encoding="utf-8"))
-    there = followed.raw_is_there(systems.sketch(choices["system"], choices["variant"]))
+    there = dvc_digests.raw_is_there(systems.sketch(choices["system"], choices["variant"]))
     _run("dvc", "repro", "--single-item", *(["--force"] if there else []), "--quiet", "code")
 
 

@@ -151,9 +151,7 @@ def write_piece(folder: Path, piece: Piece, waveform: np.ndarray, sample_rate: i
     if peak == 0:
         raise SynthesisError(f"{path}: recording {piece.recording} is silent; leave it out")
     audio.write(path, waveform * np.float32(PIECE_PEAK / peak), sample_rate)
-    return dataclasses.replace(
-        piece, path=path.as_posix(), seconds=len(waveform) / sample_rate, sha256=sha256(path)
-    )
+    return dataclasses.replace(piece, path=path.as_posix(), seconds=len(waveform) / sample_rate, sha256=sha256(path))
 
 
 def soundscapes(

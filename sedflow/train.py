@@ -112,7 +112,7 @@ def run_digest(settings: dict, seed: int, files: list, classes: list[str]) -> st
     """
     stage = {key: value for key, value in settings["stage"].items() if key != "workers"}
     told = json.dumps(settings | {"stage": stage, "classes": classes}, sort_keys=True)
-    recordings = audio.listing(spec["folder"] for spec in stage.get("augment", ()) if "folder" in spec)
+    recordings = audio.listing_digest(spec["folder"] for spec in stage.get("augment", ()) if "folder" in spec)
     parts = [told, str(seed), recordings, *(sha256(path) for path in files if path is not None)]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 

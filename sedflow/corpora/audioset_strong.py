@@ -26,12 +26,12 @@ from sedflow.holdings import (
     excluded,
     find,
     listing,
-    read_inventory,
+    read_holdings,
     sought_segment,
     told_segments,
     told_videos,
     video,
-    write_inventory,
+    write_holdings,
 )
 from sedflow.ranges import Count, Positive
 
@@ -124,14 +124,14 @@ class AudioSetStrong:
         check_cut(found)
         if "unlabeled" in self.sources:
             found += self._others({*named, *evaluated, *map(video, wanted["train"])})
-        write_inventory(raw, found, missing, self.allowance, CURE)
+        write_holdings(raw, found, missing, self.allowance, CURE)
 
     def prepare(self, raw: Path, audio: Path, shard: int) -> Prepared:
         """Write every ``shards``-th clip."""
         from tqdm import tqdm
 
         events = {name: self._read(raw / table) for name, table in TABLES.items()}
-        inventory = read_inventory(raw)
+        inventory = read_holdings(raw)
         training = sorted((h.clip for h in inventory if h.set == "train"), key=_draw)
         validates = set(training[: self.validation])
         prepared = Prepared()

@@ -18,7 +18,7 @@ from sedflow.corpora import Prepared
 from sedflow.download import DATA, DownloadError
 from sedflow.events import ClassSet, Event, LabelError, clip_id
 from sedflow.files import below
-from sedflow.holdings import Allowance, find, read_inventory, write_inventory
+from sedflow.holdings import Allowance, find, read_holdings, write_holdings
 from sedflow.ranges import Count, Positive
 from sedflow.zenodo import unpacked
 
@@ -87,14 +87,14 @@ class Dcase2016Task2:
         rates = sorted((int(path.name), path) for path in root.iterdir() if path.name.isdigit())
         ordered = [path for rate, path in rates if rate >= self.sample_rate] or [path for _, path in rates[::-1]]
         found, missing = find(wanted, {split: [path / split for path in ordered] for split in wanted})
-        write_inventory(raw, found, missing, self.allowance, CURE)
+        write_holdings(raw, found, missing, self.allowance, CURE)
 
     def prepare(self, raw: Path, audio: Path, shard: int) -> Prepared:
         """Cut every ``shards``-th scene of each split."""
         prepared = Prepared()
         of_split = {split: source for source, split in SPLITS.items()}
         labels = {split: read_annotation(raw / "labels" / f"{split}.json", self.classes) for split in of_split}
-        for holding in read_inventory(raw)[shard :: self.shards]:
+        for holding in read_holdings(raw)[shard :: self.shards]:
             source, total = of_split[holding.set], info(holding.path).seconds
             hop = self.hop_seconds if source == "real_strong" else self.seconds
             whole = source in self.whole

@@ -19,7 +19,7 @@ from sedflow.corpora import Piece, Prepared, read_pieces
 from sedflow.desed_files import SETS, Table
 from sedflow.download import DATA
 from sedflow.events import ClassSet, LabelError
-from sedflow.holdings import Allowance, excluded, find, read_inventory, video, write_inventory
+from sedflow.holdings import Allowance, excluded, find, read_holdings, video, write_holdings
 from sedflow.ranges import Count, Positive
 from sedflow.synthesis import Recipe, soundscapes
 
@@ -113,7 +113,7 @@ class DESED:
         found, missing = find(wanted, folders)
         if self.uses_soundbank:
             desed_files.fetch_soundbank(roots, raw)
-        write_inventory(raw, found, missing, self.allowance, CURE)
+        write_holdings(raw, found, missing, self.allowance, CURE)
 
     def soundbank(self, raw: Path, audio: Path) -> list[Piece]:
         """Copy DESED's soundbank at our rate: its files are cut already."""
@@ -135,7 +135,7 @@ class DESED:
         tables = {
             name: desed_files.read_set(raw / "metadata" / f"{name}.tsv", name, self.classes) for name in self.sets
         }
-        for holding in tqdm(read_inventory(raw)[shard :: self.shards], desc="desed", unit="clip", disable=None):
+        for holding in tqdm(read_holdings(raw)[shard :: self.shards], desc="desed", unit="clip", disable=None):
             self._add(prepared, holding, tables[holding.set], audio)
         return prepared
 

@@ -21,7 +21,7 @@ from sedflow.corpora import Prepared
 from sedflow.download import DATA, DownloadError
 from sedflow.events import ClassSet, Event, LabelError, parse_confidence, parse_event, read_table
 from sedflow.files import below
-from sedflow.holdings import Allowance, find, read_inventory, write_inventory
+from sedflow.holdings import Allowance, find, read_holdings, write_holdings
 from sedflow.ranges import Count, Positive, Share
 from sedflow.recordings import sounding
 from sedflow.zenodo import unpacked
@@ -117,14 +117,14 @@ class Maestro:
             shutil.copyfile(texts[holding.clip], raw / "annotations" / f"{holding.clip}.txt")
             read_annotation(raw / "annotations" / f"{holding.clip}.txt", self.classes)
         lacking = f"No annotation <recording>.txt for {len(mute)} recordings that are there: {ARCHIVES[1]} has them. "
-        write_inventory(raw, found, missing, self.allowance, lacking * bool(mute) + CURE)
+        write_holdings(raw, found, missing, self.allowance, lacking * bool(mute) + CURE)
 
     def prepare(self, raw: Path, audio: Path, shard: int) -> Prepared:
         """Cut every ``shards``-th recording into windows."""
         from tqdm import tqdm
 
         prepared = Prepared()
-        for holding in tqdm(read_inventory(raw)[shard :: self.shards], desc="maestro", unit="recording", disable=None):
+        for holding in tqdm(read_holdings(raw)[shard :: self.shards], desc="maestro", unit="recording", disable=None):
             prepared.add(self._windows(holding, raw, audio))
         return prepared
 

@@ -227,14 +227,14 @@ def test_every_recording_of_the_mirror_is_whole(mirror_dir):
 def test_a_listing_follows_names_and_sizes_and_names_a_link_that_leads_nowhere(tmp_path):
     for name in ("one.wav", "two.flac", "notes.txt"):
         (tmp_path / name).write_bytes(b"four")
-    before = audio.listing([str(tmp_path)])
+    before = audio.listing_digest([str(tmp_path)])
     (tmp_path / "notes.txt").write_bytes(b"longer")
-    assert audio.listing([str(tmp_path)]) == before
+    assert audio.listing_digest([str(tmp_path)]) == before
     (tmp_path / "two.flac").write_bytes(b"longer")
-    assert audio.listing([str(tmp_path)]) != before
+    assert audio.listing_digest([str(tmp_path)]) != before
     (tmp_path / "three.wav").symlink_to(tmp_path / "gone.wav")
     with pytest.raises(audio.AudioError, match=r"three\.wav: a link to a recording that does not exist; restore it"):
-        audio.listing([str(tmp_path)])
+        audio.listing_digest([str(tmp_path)])
 
 
 def test_recordings_behind_links_to_folders_are_there_and_circles_end(tmp_path):
@@ -242,8 +242,8 @@ def test_recordings_behind_links_to_folders_are_there_and_circles_end(tmp_path):
     (disk / "2024").mkdir(parents=True)
     own.mkdir()
     (disk / "2024/dawn.wav").write_bytes(b"four")
-    empty = audio.listing([str(own)])
+    empty = audio.listing_digest([str(own)])
     (own / "linked").symlink_to(disk)
     (disk / "back").symlink_to(own)
     assert audio.recordings(own) == [own / "linked/2024/dawn.wav"]
-    assert audio.listing([str(own)]) != empty
+    assert audio.listing_digest([str(own)]) != empty

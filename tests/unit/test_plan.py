@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from sedflow import digest, followed, params, plan
+from sedflow import digest, dvc_digests, params, plan
 from sedflow.params import SettingsError
 from sedflow.systems import check_system, read_system
 
@@ -138,7 +138,7 @@ def test_training_does_not_depend_on_what_it_does_not_read():
 
 
 def test_code_that_dvc_follows_is_what_snakemake_follows():
-    digests = followed.code_digests(SYSTEM)
+    digests = dvc_digests.code_digests(SYSTEM)
     assert set(digests) == {"data", "features", "frozen", "finetune", "evaluate", "report"}
     assert digests["finetune"] == f"train {digest.code('train', plan.train_plugins(SYSTEM, FINETUNE))}\n"
     assert f"score {digest.code('score', plan.network_plugins(SYSTEM))}\n" in digests["evaluate"]
@@ -151,25 +151,25 @@ def test_labels_and_recordings_of_ones_own_are_followed_too_and_work_on_changed_
     (tmp_path / "strong.tsv").write_text("filename\tonset\toffset\tevent_label\n" + rows)
     system = SYSTEM.model_copy(update={"corpora": [{"name": "folder", "path": str(tmp_path), "as": "birds"}]})
     noted = tmp_path / "data.txt"
-    noted.write_text(followed.code_digests(system)["data"])
-    followed.check_own_data(system, noted)
+    noted.write_text(dvc_digests.code_digests(system)["data"])
+    dvc_digests.check_own_data(system, noted)
     for file, content in (("strong.tsv", "e.wav\t1\t2\tRobin\n"), ("audio/f.wav", "RIFF")):
         with (tmp_path / file).open("a") as opened:
             opened.write(content)
         with pytest.raises(SettingsError, match=r"tables of \['birds'\] changed.* --force code"):
-            followed.check_own_data(system, noted)
-        noted.write_text(followed.code_digests(system)["data"])
-    followed.check_own_data(system, noted)
+            dvc_digests.check_own_data(system, noted)
+        noted.write_text(dvc_digests.code_digests(system)["data"])
+    dvc_digests.check_own_data(system, noted)
     noted.write_text("birds 0000000000000000\n")
     shutil.rmtree(tmp_path / "audio")  # a clone without recordings has nothing to say
-    followed.check_own_data(system, noted)
+    dvc_digests.check_own_data(system, noted)
 
 
 def test_a_page_that_dvc_does_not_cover_is_refused_with_what_covers_it():
-    followed.check("mine", SYSTEM)
+    dvc_digests.check("mine", SYSTEM)
     first = {**copy.deepcopy(PAGE["stages"]["frozen"])}
     with pytest.raises(SettingsError, match=r"its stages are \['only'\].*run `snakemake mine`"):
-        followed.check("mine", changed(stages={"only": first}))
+        dvc_digests.check("mine", changed(stages={"only": first}))
 
 
 @pytest.fixture
@@ -212,6 +212,6 @@ def test_recordings_that_an_augmentation_reads_are_followed(tmp_path):
         .stages["frozen"]
         .model_copy(update={"augment": [{"name": "device_impulse", "folder": str(tmp_path)}, {"name": "mixup"}]})
     )
-    before = plan.augment_listing(stage)
+    before = plan.augment_listing_digest(stage)
     (tmp_path / "microphone.wav").write_bytes(b"a response")
-    assert plan.augment_listing(stage) != before
+    assert plan.augment_listing_digest(stage) != before

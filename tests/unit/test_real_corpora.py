@@ -25,7 +25,7 @@ from sedflow.corpora.desed import DESED, share_of
 from sedflow.corpora.maestro import Maestro, read_annotation
 from sedflow.download import DownloadError
 from sedflow.events import ClassSet, Event, LabelError, read_table, write_clips, write_events
-from sedflow.holdings import read_inventory, sought_segment, told_segments, video
+from sedflow.holdings import read_holdings, sought_segment, told_segments, video
 from sedflow.manifests import read_manifests
 from sedflow.recordings import parse_window
 
@@ -97,7 +97,7 @@ def test_recordings_and_tables_behind_links_to_folders_are_found(tmp_path, corpu
         (own / part.name).symlink_to(part)
     made = corpus(path=str(own), seconds=2.0, **settings)
     made.download(tmp_path / "raw")
-    assert read_inventory(tmp_path / "raw") and made.label_files
+    assert read_holdings(tmp_path / "raw") and made.label_files
 
 
 # DESED
@@ -174,7 +174,7 @@ def test_desed_trains_and_validates_on_the_external_list_without_what_is_tested(
     with pytest.raises(DownloadError, match="release of cpjku_dcase24, or set `external: false`"):
         DESED(**settings).download(tmp_path / "again")
     DESED(**settings | {"external": False}).download(tmp_path / "without")
-    assert not any(holding.set.startswith("external") for holding in read_inventory(tmp_path / "without"))
+    assert not any(holding.set.startswith("external") for holding in read_holdings(tmp_path / "without"))
 
 
 def test_desed_leaves_out_what_another_corpus_tests_on(tmp_path):
@@ -183,7 +183,7 @@ def test_desed_leaves_out_what_another_corpus_tests_on(tmp_path):
     corpus_folders.table(tmp_path / "tested.tsv", ("filename",), *rows)
     corpus = DESED(path=str(root), exclude=str(tmp_path / "tested.tsv"), weak_share=1.0)
     corpus.download(tmp_path / "raw")
-    counts = collections.Counter(holding.set for holding in read_inventory(tmp_path / "raw"))
+    counts = collections.Counter(holding.set for holding in read_holdings(tmp_path / "raw"))
     assert [counts[name] for name in ("real_strong", "weak", "unlabeled", "validation")] == [1, 2, 2, 3]
     assert tmp_path / "tested.tsv" in corpus.label_files
     (tmp_path / "tested.tsv").unlink()
@@ -196,7 +196,7 @@ def test_desed_reads_resampled_copies_first(tmp_path):
     copy = corpus_folders.noise(root / "audio/train/weak_16k" / "Ywwwwwwwwww1_0.000_10.000.wav", 2.0)
     corpus = DESED(path=str(root), seconds=2.0, weak_share=1.0)
     corpus.download(tmp_path / "raw")
-    weak = {holding.clip: holding.path for holding in read_inventory(tmp_path / "raw") if holding.set == "weak"}
+    weak = {holding.clip: holding.path for holding in read_holdings(tmp_path / "raw") if holding.set == "weak"}
     assert weak["Ywwwwwwwwww1_0.000_10.000"] == copy
     assert weak["Ywwwwwwwwww0_0.000_10.000"].parent.name == "weak"
 
@@ -371,9 +371,9 @@ def test_desed_takes_from_zenodo_what_the_folder_lacks(tmp_path, record):
     serve(6026841, **{"dcase_synth.zip": packed})
     corpus = DESED(path=str(own), seconds=2.0)
     corpus.download(tmp_path / "raw")
-    found = collections.Counter(holding.set for holding in read_inventory(tmp_path / "raw"))
+    found = collections.Counter(holding.set for holding in read_holdings(tmp_path / "raw"))
     assert found["synthetic"] == found["synthetic_validation"] == 3
-    folders = {h.path.parent.parent.name for h in read_inventory(tmp_path / "raw") if h.set == "synthetic"}
+    folders = {h.path.parent.parent.name for h in read_holdings(tmp_path / "raw") if h.set == "synthetic"}
     assert folders == {"synthetic21_train"}
 
 
@@ -540,7 +540,7 @@ def test_audioset_gives_two_segments_of_a_video_their_own_files(tmp_path):
         AudioSetStrong(path=str(root)).download(tmp_path / "raw")
     own = [corpus_folders.noise(root / "audio" / f"aaaaaaaaaa0_{start}_{start + 10}.wav", 2.0) for start in (30, 90)]
     AudioSetStrong(path=str(root)).download(tmp_path / "raw")
-    found = {holding.clip: holding.path for holding in read_inventory(tmp_path / "raw")}
+    found = {holding.clip: holding.path for holding in read_holdings(tmp_path / "raw")}
     assert [found["aaaaaaaaaa0_30000"], found["aaaaaaaaaa0_90000"]] == own
 
 
@@ -560,7 +560,7 @@ def test_hidden_files_and_other_names_are_no_recordings_of_audioset(tmp_path):
     for name in ("Ywwwwwwwwww0.wav", "music for a pause.wav"):
         corpus_folders.noise(audio / name, 2.0)
     AudioSetStrong(path=str(root), validation=2, unlabeled=True).download(tmp_path / "raw")
-    found = {holding.path.name: holding.set for holding in read_inventory(tmp_path / "raw")}
+    found = {holding.path.name: holding.set for holding in read_holdings(tmp_path / "raw")}
     assert [name for name, of in found.items() if of == "unlabeled"] == ["Ywwwwwwwwww0.wav"]
     assert "Yaaaaaaaaaa0.wav" in found and not any(name.startswith(".") or name.endswith("m4a") for name in found)
 
@@ -603,7 +603,7 @@ def test_dcase2016_cuts_scenes_and_reads_milliseconds(tmp_path):
     root = corpus_folders.dcase2016(tmp_path / "hear")
     corpus = Dcase2016Task2(path=str(root), seconds=2.0, hop_seconds=1.0, sample_rate=32000)
     corpus.download(tmp_path / "raw")
-    assert {holding.path.parts[-3] for holding in read_inventory(tmp_path / "raw")} == {"48000"}
+    assert {holding.path.parts[-3] for holding in read_holdings(tmp_path / "raw")} == {"48000"}
     made = prepared(corpus, tmp_path / "raw", tmp_path / "audio")
     assert made.strong["train_0_001"] == [Event(0.5, 1.5, "keysDrop")]
     assert made.strong["valid_0_000"] == [Event(1.5, 2.0, "keysDrop")]
@@ -616,7 +616,7 @@ def test_dcase2016_cuts_scenes_and_reads_milliseconds(tmp_path):
     assert whole.strong["train_0"] == [Event(1.5, 2.5, "keysDrop")]
     low = Dcase2016Task2(path=str(root))
     low.download(tmp_path / "raw")
-    assert {holding.path.parts[-3] for holding in read_inventory(tmp_path / "raw")} == {"16000"}
+    assert {holding.path.parts[-3] for holding in read_holdings(tmp_path / "raw")} == {"16000"}
 
 
 def test_dcase2016_names_an_event_that_cannot_be(tmp_path):

@@ -7,7 +7,7 @@ from pathlib import Path
 ROOT = Path(workflow.basedir)
 sys.path.insert(0, str(ROOT))
 
-from sedflow import digest, followed, params, plan, sync, systems
+from sedflow import digest, dvc_digests, params, plan, sync, systems
 from sedflow.params import canonical
 
 # `sedflow sync adopt` plans with the settings that files on disk were made with, whatever the pages say by now
@@ -39,7 +39,7 @@ if workflow.is_main_process and "--touch" not in sys.argv and "DVC_STAGE" not in
 if workflow.is_main_process and "DVC_STAGE" in os.environ:
     try:
         noted = Path("data/inventory", SHARED.system, "code/data.txt")
-        followed.check_own_data(PAGES.system(SHARED.system, SHARED.variant), noted)
+        dvc_digests.check_own_data(PAGES.system(SHARED.system, SHARED.variant), noted)
     except ValueError as error:
         stop(error)
 

@@ -11,7 +11,7 @@ localrules:
 
 def listing_of(wildcards):
     try:
-        return plan.corpus_listing(corpus_of(wildcards))
+        return plan.corpus_listing_digest(corpus_of(wildcards))
     except ValueError as error:
         stop(error)
 

@@ -48,7 +48,7 @@ rule train:
         start=lambda wildcards: repeated("--start-from", filter(None, [start_of(wildcards)])),
         work=lambda wildcards: f"work/{wildcards.stage}/{train_code(wildcards)}",
         out=plan.RUN,
-        listing=lambda wildcards: plan.augment_listing(stage_of(wildcards)),
+        listing=lambda wildcards: plan.augment_listing_digest(stage_of(wildcards)),
         code=train_code,
     shell:
         "python -m sedflow.cli train {params.settings:q} --seed {params.seed} {params.manifests} {params.features}"

@@ -40,7 +40,8 @@ def own_data(system: System) -> str:
     lines = []
     for folder, spec in plan.corpora(system).items():
         sums = " ".join(sha256(table) for table in plan.corpus_tables(spec))
-        lines.append(f"{folder} {hashlib.sha256(f'{sums} {plan.corpus_listing(spec)}'.encode()).hexdigest()[:16]}\n")
+        content = f"{sums} {plan.corpus_listing_digest(spec)}"
+        lines.append(f"{folder} {hashlib.sha256(content.encode()).hexdigest()[:16]}\n")
     return "".join(lines)
 
 

@@ -1,4 +1,4 @@
-"""What inference makes of parameters once, before it uses them many times."""
+"""What inference computes of parameters once, before it uses it many times."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 _RUNS, _RUN = 8, 512  # of a large parameter's numbers, compared in each call: neighbours, as they are quicker to read
 
 
-class Prepared:
+class Memo:
     """A result that is kept until the parameters it was computed from change; a copy or a pickle begins anew.
 
     A change is told by PyTorch's count of changes and, as fused optimisers and what is done to ``parameter.data``
@@ -25,7 +25,7 @@ class Prepared:
 
     def __call__(self, compute: Callable[..., Tensor], *parameters: Tensor) -> Tensor:
         """``compute(*parameters)``, now or before."""
-        if torch.compiler.is_compiling() or torch.is_grad_enabled() or not all(map(_can_be_told, parameters)):
+        if torch.compiler.is_compiling() or torch.is_grad_enabled() or not all(map(_can_be_watched, parameters)):
             self.forget()
             return compute(*parameters)
         state = [(parameter.data_ptr(), parameter._version, parameter.dtype) for parameter in parameters]
@@ -41,10 +41,10 @@ class Prepared:
             self._kept = None
 
     def __reduce__(self):
-        return Prepared, ()
+        return Memo, ()
 
 
-def _can_be_told(parameter: Tensor) -> bool:
+def _can_be_watched(parameter: Tensor) -> bool:
     """Whether a change is seen, and soon enough: on a GPU the numbers would have to be waited for."""
     # a change of tensors made under inference mode leaves no trace; other types stand for numbers that are not there
     real = type(parameter) in (Tensor, nn.Parameter) and not parameter.is_inference()
