@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import unicodedata
 from collections.abc import Iterable, Mapping
 from pathlib import PurePath
 
-from sedflow.tables import LabelError, read_table, read_text, write_table
+from sedflow.tables import LabelError, compose, parse_name, read_table, read_text, write_table
 
 STRONG_COLUMNS = ("filename", "onset", "offset", "event_label")
 SOFT_COLUMNS = (*STRONG_COLUMNS, "confidence")
@@ -68,6 +67,8 @@ class ClassSet:
     aliases: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
+        object.__setattr__(self, "labels", tuple(map(compose, self.labels)))
+        object.__setattr__(self, "aliases", {compose(other): compose(label) for other, label in self.aliases.items()})
         twice = sorted({label for label in self.labels if self.labels.count(label) > 1})
         if twice or not self.labels:
             raise LabelError(f"a class list needs labels, each of them once; duplicates: {twice}")
@@ -111,7 +112,7 @@ class ClassSet:
 
 def clip_id(filename: str) -> str:
     """File name without folder and audio extensions (``dog.mp3.wav``: both), letters composed as tables have them."""
-    name = PurePath(unicodedata.normalize("NFC", filename).replace("\\", "/")).name
+    name = PurePath(compose(filename).replace("\\", "/")).name
     while (suffix := PurePath(name).suffix).lower() in AUDIO_SUFFIXES:
         name = name.removesuffix(suffix)
     return name
@@ -144,7 +145,7 @@ def read_events(
     for number, row in read_table(path, SOFT_COLUMNS if needs_confidence else STRONG_COLUMNS):
         if not row["filename"]:
             raise LabelError(f"{path}:{number}: no file name")
-        clip = clip_id(row["filename"])
+        clip = clip_id(parse_name(path, number, row["filename"]))
         of_clip = events.setdefault(clip, [])
         cells = [row["onset"], row["offset"], row["event_label"]]
         if not any(cells):
@@ -174,15 +175,14 @@ def parse_event(path, number: int, onset: str, offset: str, label: str, classes:
     except ValueError:
         raise LabelError(f"{path}:{number}: onset {onset!r} and offset {offset!r} must be numbers in seconds") from None
     if not (math.isfinite(begin) and math.isfinite(end)):
-        raise LabelError(
-            f"{path}:{number}: onset {onset!r} and offset {offset!r} must be finite; delete or correct the row"
-        )
+        raise LabelError(f"{path}:{number}: onset {onset!r} and offset {offset!r} must be finite; correct the row")
     if begin < 0:
         raise LabelError(f"{path}:{number}: onset {begin} s is negative; times count from the start of the clip")
     if end <= begin:
         raise LabelError(f"{path}:{number}: offset {end} s is not after onset {begin} s; correct or delete the row")
     if not label or label.lower() == "nan":
         raise LabelError(f"{path}:{number}: the event at {begin} s has no label")
+    label = parse_name(path, number, label)
     return Event(begin, end, label if classes is None else parse_label(path, number, label, classes))
 
 
@@ -231,23 +231,20 @@ def read_weak(path, classes: ClassSet | None = None) -> dict[str, tuple[str, ...
     """Read weak labels: clip id → labels present somewhere in the clip (possibly none)."""
     labels = {}
     for number, row in read_table(path, ("filename", "event_labels")):
-        found = tuple(part.strip() for part in row["event_labels"].split(",") if part.strip())
-        if clip_id(row["filename"]) in labels:
-            raise LabelError(
-                f"{path}:{number}: {row['filename']!r} appears twice in the file; join its labels with commas"
-            )
+        clip = clip_id(parse_name(path, number, row["filename"]))
+        found = tuple(parse_name(path, number, part.strip()) for part in row["event_labels"].split(",") if part.strip())
+        if clip in labels:
+            raise LabelError(f"{path}:{number}: {row['filename']!r} appears twice; join its labels with commas")
         if classes is not None:
             found = (parse_label(path, number, label, classes) for label in found)
-        labels[clip_id(row["filename"])] = tuple(dict.fromkeys(found))
+        labels[clip] = tuple(dict.fromkeys(found))
     return labels
 
 
 def write_weak(path, labels: Mapping[str, Iterable[str]], suffix: str = ".wav") -> None:
     """Write weak labels, comma-joined and sorted; ``LabelError`` for a label that holds a comma itself."""
     if broken := sorted({label for of_clip in labels.values() for label in of_clip if "," in label}):
-        raise LabelError(
-            f"{path}: {broken[0]!r} contains a comma, which separates labels in this file; rename the class"
-        )
+        raise LabelError(f"{path}: {broken[0]!r} contains a comma, which separates labels; rename the class")
     rows = [(clip + suffix, ",".join(sorted(set(labels[clip])))) for clip in sorted(labels)]
     write_table(path, ("filename", "event_labels"), rows)
 
@@ -265,7 +262,7 @@ def read_durations(path) -> dict[str, float]:
                 f"{path}:{number}: duration {row['duration']!r} of {row['filename']!r} must be a positive number"
             )
         if clip_id(row["filename"]) in durations:
-            raise LabelError(f"{path}:{number}: {row['filename']!r} appears twice in the file")
+            raise LabelError(f"{path}:{number}: {row['filename']!r} appears twice")
         durations[clip_id(row["filename"])] = seconds
     return durations
 

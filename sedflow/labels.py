@@ -6,7 +6,7 @@ from pathlib import Path
 
 from sedflow.events import ClassSet, Event, LabelError, clip_id, parse_event, read_events
 from sedflow.recordings import sounding
-from sedflow.tables import read_table, read_text
+from sedflow.tables import read_header, read_table, read_text
 
 RAVEN_SUFFIX = ".Table.1.selections.txt"
 RAVEN_LABELS = ("Annotation", "Label", "Species", "Common Name", "Class", "Tags")
@@ -30,7 +30,7 @@ def read_any_labels(path, classes: ClassSet | None = None) -> dict[str, list[Eve
     first = min(path.glob("*.txt"), default=None) if path.is_dir() else path
     if first is None or not first.is_file():
         raise LabelError(f"{path}: no such label file; expected a .tsv, or a file or folder of .txt labels")
-    header = read_text(first).split("\n", 1)[0].rstrip("\r").split("\t")
+    header = read_header(first)
     if RAVEN_TIMES[0] in header:
         return read_raven(path, classes=classes)
     if path.is_dir() or (first.suffix == ".txt" and "filename" not in header):
@@ -72,7 +72,7 @@ def read_raven(path, classes: ClassSet | None = None) -> dict[str, list[Event]]:
     """
     events: dict[str, list[Event]] = {}
     for file in _files(path):
-        header = read_text(file).split("\n", 1)[0].rstrip("\r").split("\t")
+        header = read_header(file)
         column = next((name for name in RAVEN_LABELS if name in header), None)
         if column is None:
             raise LabelError(

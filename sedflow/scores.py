@@ -15,6 +15,7 @@ import numpy as np
 
 from sedflow.events import clip_id
 from sedflow.files import replacing
+from sedflow.tables import compose
 
 TIME_COLUMNS = ("onset", "offset")
 
@@ -266,7 +267,7 @@ def _one_clip(where: str, values, onsets, offsets, labels) -> Scores:
         raise ScoreError(
             f"{where}: frame {row} ({onsets[row]:.3f}–{offsets[row]:.3f} s) does not follow the one before it"
         )
-    return Scores(values, np.r_[onsets, offsets[-1]].astype(np.float64), labels)
+    return Scores(values, np.r_[onsets, offsets[-1]].astype(np.float64), tuple(map(compose, labels)))
 
 
 def _same_classes(path, scores: Mapping[str, Scores], classes: Iterable[str]) -> None:

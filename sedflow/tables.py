@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -26,8 +27,32 @@ def read_text(path) -> str:
         ) from None
 
 
+def read_header(path) -> list[str]:
+    """Column names: the cells of the first line."""
+    return [_bare(cell) for cell in read_text(path).split("\n", 1)[0].split("\t")]
+
+
+def compose(text: str) -> str:
+    """The same text with its accents in its letters: macOS writes them apart."""
+    return unicodedata.normalize("NFC", text)
+
+
+def parse_name(path, number: int, name: str) -> str:
+    """A label or file name of row ``number``, composed; ``LabelError`` for a quotation mark without a partner."""
+    if name.count('"') % 2:
+        raise LabelError(f"{path}:{number}: {name!r} contains a quotation mark without a partner; delete it")
+    return compose(name)
+
+
+def _bare(cell: str) -> str:
+    """A cell without spaces around it, and without the quotation marks that Excel and R put there."""
+    cell = cell.strip()
+    quoted = len(cell) > 1 and cell[0] == cell[-1] == '"'
+    return cell[1:-1].replace('""', '"').strip() if quoted else cell
+
+
 def read_table(path, columns: Iterable[str]) -> list[tuple[int, dict[str, str]]]:
-    """Read a TSV with a header; CRLF and a byte-order mark are accepted.
+    """Read a TSV with a header; CRLF, a byte-order mark and quoted cells are accepted.
 
     Returns
     -------
@@ -43,7 +68,7 @@ def read_table(path, columns: Iterable[str]) -> list[tuple[int, dict[str, str]]]
     lines = list(csv.reader(io.StringIO(read_text(path)), delimiter="\t", quoting=csv.QUOTE_NONE))
     if not lines or not any(lines[0]):
         raise LabelError(f"{path}: the file is empty; expected a header line with {columns} separated by tabs")
-    header = [cell.strip() for cell in lines[0]]
+    header = [_bare(cell) for cell in lines[0]]
     missing = [column for column in columns if column not in header]
     if missing:
         hint = "; it looks comma-separated, save it with tabs" if "," in lines[0][0] and len(header) == 1 else ""
@@ -57,7 +82,7 @@ def read_table(path, columns: Iterable[str]) -> list[tuple[int, dict[str, str]]]
         if len(cells) > len(header):
             raise LabelError(f"{path}:{number}: {len(cells)} cells but {len(header)} columns {header}")
         cells = cells + [""] * (len(header) - len(cells))
-        rows.append((number, dict(zip(header, (cell.strip() for cell in cells), strict=True))))
+        rows.append((number, dict(zip(header, map(_bare, cells), strict=True))))
     return rows
 
 

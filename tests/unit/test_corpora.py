@@ -405,6 +405,14 @@ def test_crlf_and_byte_order_mark_are_read(own):
     assert build(own).labels == plain
 
 
+def test_a_quoted_cell_of_weak_labels_makes_no_new_classes(own):
+    weak = (own / "weak.tsv").read_text().splitlines()[1].split("\t")[0]
+    (own / "weak.tsv").write_bytes(f'filename\tevent_labels\r\n{weak}\t"cat,dog"\r\n'.encode())
+    corpus = build(own)
+    assert corpus.classes.labels == ("cat", "dog")
+    assert [*corpus.labels["weak"].values()] == [("cat", "dog")]
+
+
 def test_an_event_beyond_its_recording_is_named(own, tmp_path):
     add(own, "strong.tsv", "clip 3.wav\t4.0\t5.2\tdog")
     with pytest.raises(LabelError, match=r"strong\.tsv:22: offset 5.2 s is beyond the end of clip 3.wav \(5.000 s\)"):

@@ -55,6 +55,40 @@ def test_byte_order_mark_crlf_and_blank_lines_are_accepted(tmp_path):
     assert read_events(path, CLASSES) == {"a": [Event(0.0, 1.0, "dog")], "b": []}
 
 
+def test_cells_that_a_spreadsheet_quoted_are_read_as_they_were_typed(tmp_path):
+    table = '"filename"\t"onset"\t"offset"\t"event_label"\n"a, b.wav"\t"0"\t"1"\t"dog"\n"""c"".wav"\t0\t1\tcat\n'
+    path = strong_file(tmp_path, table, header="")
+    assert read_events(path, CLASSES) == {"a, b": [Event(0, 1, "dog")], '"c"': [Event(0, 1, "cat")]}
+    weak = tmp_path / "weak.tsv"
+    weak.write_bytes(b'filename\tevent_labels\r\nw.wav\t"cat,dog"\r\n"x.wav"\t""\r\n')
+    assert read_weak(weak, CLASSES) == {"w": ("cat", "dog"), "x": ()}
+    (tmp_path / "durations.tsv").write_text('"filename"\t"duration"\n"a.wav"\t10\n')
+    assert read_durations(tmp_path / "durations.tsv") == {"a": 10.0}
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ('a.wav\t0\t1\t"dog\n', r"""strong.tsv:2: '"dog' contains a quotation mark without a partner"""),
+        ('a".wav\t0\t1\tdog\n', r"""strong.tsv:2: 'a".wav' contains a quotation mark"""),
+    ],
+)
+def test_a_quotation_mark_without_a_partner_is_named(tmp_path, rows, said):
+    with pytest.raises(LabelError, match=said):
+        read_events(strong_file(tmp_path, rows))
+    (tmp_path / "weak.tsv").write_text('filename\tevent_labels\na.wav\t"cat","dog"\n')
+    with pytest.raises(LabelError, match=r"""weak.tsv:2: 'cat"' contains a quotation mark"""):
+        read_weak(tmp_path / "weak.tsv")
+
+
+def test_a_label_is_one_class_however_its_letters_are_composed(tmp_path):
+    split, whole = "Klo\u0308te", "Kl\u00f6te"
+    assert read_events(strong_file(tmp_path, f"a.wav\t0\t1\t{split}\n"), ClassSet((whole,)))["a"][0].label == whole
+    assert ClassSet((split,), {"Ku\u0308he": split}) == ClassSet((whole,), {"K\u00fche": whole})
+    (tmp_path / "weak.tsv").write_text(f"filename\tevent_labels\na.wav\t{split},{whole}\n")
+    assert read_weak(tmp_path / "weak.tsv") == {"a": (whole,)}
+
+
 def test_aliases_become_their_label(tmp_path):
     path = strong_file(tmp_path, "a.wav\t0\t1\thound\n")
     assert read_events(path, CLASSES)["a"][0].label == "dog"
@@ -108,10 +142,10 @@ def test_wrong_headers_and_encodings_are_named(tmp_path, content, said):
 def test_a_clip_twice_in_a_weak_or_duration_file_is_refused(tmp_path):
     path = tmp_path / "twice.tsv"
     path.write_text("filename\tevent_labels\na.wav\tdog\na.wav\tcat\n")
-    with pytest.raises(LabelError, match="appears twice in the file"):
+    with pytest.raises(LabelError, match="appears twice"):
         read_weak(path, CLASSES)
     path.write_text("filename\tduration\na.wav\t1\na.wav\t2\n")
-    with pytest.raises(LabelError, match="appears twice in the file"):
+    with pytest.raises(LabelError, match="appears twice"):
         read_durations(path)
     path.write_text("filename\tduration\na.wav\t0\n")
     with pytest.raises(LabelError, match="must be a positive number"):

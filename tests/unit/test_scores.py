@@ -23,6 +23,12 @@ def test_scores_survive_a_round_trip(tmp_path, name):
         assert read[clip].classes == scores[clip].classes
 
 
+@pytest.mark.parametrize("name", ["set.parquet", "folder"])
+def test_class_names_are_read_with_composed_letters_as_labels_are(tmp_path, name):
+    save_scores(tmp_path / name, {"a": scores_of(classes=("Klo\u0308te", "cat"))})
+    assert load_scores(tmp_path / name)["a"].classes == ("Kl\u00f6te", "cat")
+
+
 def test_the_real_dcase_folder_is_read(eval_reference_dir, tmp_path):
     scores = load_scores(eval_reference_dir / "scores")
     save_scores(tmp_path / "set.parquet", scores)
