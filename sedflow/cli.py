@@ -116,7 +116,7 @@ def detect(
     format: Literal["tsv", "json", "audacity", "raven", "picture"] = "tsv",
 ):
     """Find the events in a recording of any rate and length."""
-    from sedflow.detections import PICTURES, draw_recording, write_detections
+    from sedflow.detections import PICTURES, check_target, draw_recording, write_detections
     from sedflow.inference import detect
 
     if not (format in ("audacity", "raven") and out and out.is_dir()):
@@ -125,6 +125,8 @@ def detect(
         raise typer.BadParameter(f"a picture needs --out, a file name ending in one of {', '.join(PICTURES)}")
     if format != "tsv" and out is None:
         raise typer.BadParameter(f"{format} needs --out; only a TSV is printed")
+    if out:
+        check_target(out, audio, format)
     events = detect(audio, checkpoint)
     if format == "picture":
         return draw_recording(out, audio, events)

@@ -12,13 +12,15 @@ from pathlib import Path
 import numpy as np
 
 from sedflow import audio
-from sedflow.events import Event, write_events
+from sedflow.events import AUDIO_SUFFIXES, Event, LabelError, write_events
+from sedflow.files import write_text
 from sedflow.labels import RAVEN_SUFFIX, RAVEN_TIMES
 from sedflow.scores import Scores
 from sedflow.tables import write_table
 
 DEFAULT_THRESHOLD = 0.5
 FORMATS = ("tsv", "json", "audacity", "raven")
+LABEL_SUFFIXES = {"audacity": ".txt", "raven": RAVEN_SUFFIX}  # formats with one file per clip
 PICTURES = (".png", ".svg", ".pdf")
 
 
@@ -59,6 +61,21 @@ def _events_of(scores: Scores, limits: np.ndarray) -> list[Event]:
     return sorted(Event(float(edges[begin]), float(edges[end]), scores.classes[k]) for k, begin, end in found)
 
 
+def check_target(path, recording, format: str) -> None:
+    """Refuse, before anything is computed, a path where detections would replace what the user made.
+
+    Raises
+    ------
+    LabelError    the recording or another audio file; a folder where labels of the recording lie beside it
+    """
+    path, recording = Path(path), Path(recording)
+    if path.suffix.lower() in AUDIO_SUFFIXES or path.resolve() == recording.resolve():
+        raise LabelError(f"{path}: this is an audio file; name another file for the detections")
+    file = _file(path, recording.stem, format)
+    if file != path and file.exists() and path.resolve() == recording.parent.resolve():
+        raise LabelError(f"{file}: these labels beside the recording would be replaced; name another folder")
+
+
 def write_detections(path, detections: Mapping[str, Iterable[Event]], format: str = "tsv") -> None:
     """Write the events of many clips.
 
@@ -72,25 +89,24 @@ def write_detections(path, detections: Mapping[str, Iterable[Event]], format: st
     if format == "tsv":
         write_events(path, detections)
     elif format == "json":
-        path.parent.mkdir(parents=True, exist_ok=True)
         told = lambda event: {"onset": event.onset, "offset": event.offset, "label": event.label}  # noqa: E731
         table = {clip: [told(event) for event in sorted(of_clip)] for clip, of_clip in detections.items()}
-        path.write_text(json.dumps(table, indent=1, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
-    elif format == "audacity":
+        write_text(path, json.dumps(table, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
+    elif format in LABEL_SUFFIXES:
+        write = {"audacity": _write_audacity, "raven": _write_raven}[format]
         for clip, events in detections.items():
-            lines = [f"{e.onset:.6f}\t{e.offset:.6f}\t{e.label}\n" for e in sorted(events)]
-            file = _file(path, f"{clip}.txt", detections)
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text("".join(lines), encoding="utf-8")
-    elif format == "raven":
-        for clip, events in detections.items():
-            _write_raven(_file(path, f"{clip}{RAVEN_SUFFIX}", detections), events)
+            write(_file(path, clip, format) if len(detections) == 1 else path / (clip + LABEL_SUFFIXES[format]), events)
     else:
         raise ValueError(f"no format {format!r}; choose from {list(FORMATS)}")
 
 
-def _file(path: Path, name: str, detections: Mapping) -> Path:
-    return path if path.suffix == ".txt" and len(detections) == 1 else path / name
+def _file(path: Path, clip: str, format: str) -> Path:
+    """The file for the labels of a single clip."""
+    return path / (clip + LABEL_SUFFIXES[format]) if format in LABEL_SUFFIXES and path.suffix != ".txt" else path
+
+
+def _write_audacity(path: Path, events: Iterable[Event]) -> None:
+    write_text(path, "".join(f"{e.onset:.6f}\t{e.offset:.6f}\t{e.label}\n" for e in sorted(events)))
 
 
 def _write_raven(path: Path, events: Iterable[Event]) -> None:

@@ -11,7 +11,7 @@ import pytest
 import typer
 
 from sedflow import cli, steps
-from sedflow.events import read_clips
+from sedflow.events import LabelError, read_clips
 from sedflow.files import explain
 
 
@@ -124,6 +124,15 @@ def test_label_files_of_several_recordings_go_to_one_folder_if_their_format_has_
             words = ["detect", name, "--checkpoint", "c", "--format", format, "--out", str(tmp_path)]
             cli.commands(words, standalone_mode=False)
     assert len(list(tmp_path.glob("*.txt"))) == (0 if format == "tsv" else 2)
+
+
+def test_detections_do_not_replace_their_recording(tmp_path, monkeypatch):
+    monkeypatch.setattr("sedflow.inference.detect", lambda audio, checkpoint: [])
+    (tmp_path / "song.wav").write_bytes(b"RIFF")
+    with pytest.raises(LabelError, match="this is an audio file"):
+        words = ["detect", str(tmp_path / "song.wav"), "--checkpoint", "c", "--out", str(tmp_path / "song.wav")]
+        cli.commands(words, standalone_mode=False)
+    assert (tmp_path / "song.wav").read_bytes() == b"RIFF"
 
 
 def test_a_clip_table_that_is_not_there_is_named_with_the_cure(tmp_path):

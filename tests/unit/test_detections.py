@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sedflow import audio
-from sedflow.detections import detect_events, draw_detections, draw_recording, write_detections
+from sedflow.detections import check_target, detect_events, draw_detections, draw_recording, write_detections
 from sedflow.events import Event, LabelError, read_events
 from sedflow.labels import read_any_labels, read_audacity, read_raven
 from sedflow.scores import Scores
@@ -104,6 +104,12 @@ def test_raven_selections_count_once_and_may_name_their_clip(tmp_path):
     assert read_raven(tmp_path)["yard"] == [Event(0.2, 0.6, "dog")]
 
 
+def test_raven_tables_whose_cells_are_quoted_are_read(tmp_path):
+    head = '"Selection"\t"Begin Time (s)"\t"End Time (s)"\t"Species"\n'
+    (tmp_path / "yard.txt").write_text(head + '"1"\t0.2\t0.6\t"dog"\n')
+    assert read_any_labels(tmp_path) == {"yard": [Event(0.2, 0.6, "dog")]}
+
+
 def test_raven_tables_without_a_class_column_are_refused(tmp_path):
     (tmp_path / "x.txt").write_text("Selection\tBegin Time (s)\tEnd Time (s)\n1\t0\t1\n")
     with pytest.raises(LabelError, match=r"none of the columns .*; rename the column with the class to one of them"):
@@ -134,3 +140,32 @@ def test_a_recording_at_its_own_rate_becomes_a_picture(tmp_path, ending):
 def test_one_clip_may_name_its_own_label_file(tmp_path, format):
     write_detections(tmp_path / "new/a.txt", {"a": FOUND["a"]}, format)
     assert read_any_labels(tmp_path / "new/a.txt") == {"a": FOUND["a"]}
+
+
+@pytest.mark.parametrize(
+    ("out", "format", "said"),
+    [
+        ("yard.wav", "tsv", "yard.wav: this is an audio file"),
+        ("other.FLAC", "json", "other.FLAC: this is an audio file"),
+        ("yard.wav", "audacity", "yard.wav: this is an audio file"),
+        (".", "audacity", "yard.txt: these labels beside the recording"),
+        ("../here", "audacity", "yard.txt: these labels beside the recording"),
+        (".", "raven", "yard.Table.1.selections.txt: these labels beside the recording"),
+    ],
+)
+def test_a_recording_and_the_labels_beside_it_are_never_replaced(tmp_path, monkeypatch, out, format, said):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    for name in ("yard.wav", "yard.txt", "yard.Table.1.selections.txt"):
+        (tmp_path / "here" / name).write_text("of the user")
+    with pytest.raises(LabelError, match=said):
+        check_target(out, "yard.wav", format)
+
+
+@pytest.mark.parametrize("format", ["audacity", "raven"])
+def test_labels_in_a_folder_of_their_own_are_written_again(tmp_path, format):
+    (tmp_path / "yard.wav").touch()
+    for out in (tmp_path / "found", tmp_path / "found", tmp_path, tmp_path / "yard.txt", tmp_path / "yard.txt"):
+        check_target(out, tmp_path / "yard.wav", format)
+        if out != tmp_path:
+            write_detections(out, {"yard": FOUND["a"]}, format)
