@@ -115,7 +115,7 @@ def no_progress_bar(chunks: Iterable, total: int) -> Iterable:
 
 def progress_bar(chunks: Iterable, total: int) -> Iterable:
     """A progress bar over bootstrap draws."""
-    from rich.progress import track
+    from sedflow.progress import track
 
     return track(chunks, "bootstrap", total)
 

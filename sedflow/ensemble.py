@@ -59,10 +59,9 @@ def score_source(checkpoint: Path, network: str, clips: Path, source: str, out: 
 
 def _scored(detector, specification, clips: list[Clip], frames: int, root: Path) -> Iterator[np.ndarray]:
     """Logits (clips, frames, classes), `CHUNK` clips at a time."""
-    from rich.progress import track
-
     from sedflow import audio
     from sedflow.inference import score_windows, windows_of
+    from sedflow.progress import track
 
     grid, rate, settings = FrameGrid(specification.frame_rate), specification.sample_rate, specification.inference
 

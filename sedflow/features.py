@@ -71,11 +71,11 @@ def extract(  # noqa: PLR0913 (one rule's inputs)
     root : Path    folder the clips' paths are relative to
     """
     import torch
-    from rich.progress import track
 
     from sedflow import audio
     from sedflow.detector import build_encoder, fastest_device
     from sedflow.precision import full_float32
+    from sedflow.progress import track
 
     keep_pages()
     chosen = shard_of(read_clips(clips), source, shard, shards)

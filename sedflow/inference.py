@@ -208,7 +208,7 @@ def _postprocessed(scores: dict[str, Scores], specification: Specification) -> d
 def _score_files(
     detector: Detector, paths: dict[str, Path], specification: Specification, title: str
 ) -> dict[str, Scores]:
-    from rich.progress import track
+    from sedflow.progress import track
 
     grid = FrameGrid(specification.frame_rate)
     detector.to(fastest_device())

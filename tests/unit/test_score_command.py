@@ -1,5 +1,8 @@
 """``sedflow score``: the network that is asked for, what cannot be asked together, and where scores may be written."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -59,6 +62,13 @@ def test_the_network_that_is_asked_for_scores_a_folder(checkpoint, recordings, t
     assert not np.allclose(student, teacher)
     with pytest.raises(CheckpointError, match=r"no network 'pupil', it holds \['student', 'teacher'\]"):
         score_folder(recordings, checkpoint, tmp_path / "odd.parquet", network="pupil")
+
+
+def test_detections_that_are_printed_can_be_piped(checkpoint, recordings):
+    command = [sys.executable, "-m", "sedflow.cli", "detect", str(recordings / "one.flac"), "--checkpoint"]
+    done = subprocess.run([*command, str(checkpoint)], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("onset\toffset\tevent_label\n")
+    assert "scoring one.flac" in done.stderr
 
 
 @pytest.mark.parametrize(
