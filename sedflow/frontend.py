@@ -38,7 +38,14 @@ def kaldi_mel_bank(bands: int, n_fft: int, sample_rate: int, low_hz: float, high
     return nn.functional.pad(bank, (0, 1))
 
 
-class LogMel(nn.Module):
+class FrontEnd(nn.Module):
+    """A module of constants: half precision is for the network, the constants follow the device only."""
+
+    def _apply(self, fn, recurse=True):
+        return super()._apply(lambda tensor: tensor.to(fn(tensor).device), recurse)
+
+
+class LogMel(FrontEnd):
     """Pre-emphasis, power spectrum, Kaldi mel bank, logarithm, fixed shift and scale: (v + 4.5) / 5.
 
     Frame k is centred at sample k · hop; the number of frames is the number of hops begun.
@@ -82,10 +89,6 @@ class LogMel(nn.Module):
 
     def _bank(self, low_hz: float, high_hz: float) -> torch.Tensor:
         return kaldi_mel_bank(self.bands, self.n_fft, self.sample_rate, low_hz, high_hz)
-
-    def _apply(self, fn, recurse=True):
-        # half precision is for the network: the constants follow the device only
-        return super()._apply(lambda tensor: tensor.to(fn(tensor).device), recurse)
 
     def _drawn_bank(self) -> torch.Tensor:
         low = int(torch.randint(self.jitter_low_hz + 1, ()))

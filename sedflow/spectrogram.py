@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
-from torch import Tensor, nn
+import torchaudio
+from torch import Tensor
 from torch.nn import functional as F
 
-from sedflow.frontend import kaldi_mel_bank, power_of
+from sedflow.frontend import FrontEnd, kaldi_mel_bank, power_of
 
 
-class _FrontEnd(nn.Module):
-    """A module of constants: half precision is for the network, the constants follow the device only."""
-
-    def _apply(self, fn, recurse=True):
-        return super()._apply(lambda tensor: tensor.to(fn(tensor).device), recurse)
-
-
-class MelSpectrogram(_FrontEnd):
+class MelSpectrogram(FrontEnd):
     """Power or magnitude in mel bands; frame k is centred at sample k · hop.
 
     Parameters
@@ -41,7 +33,8 @@ class MelSpectrogram(_FrontEnd):
         super().__init__()
         self.n_fft, self.hop, self.power = n_fft, hop, power
         self.register_buffer("window", window, persistent=False)
-        self.register_buffer("bank", htk_mel_bank(bands, n_fft, sample_rate, low_hz, high_hz), persistent=False)
+        bank = torchaudio.functional.melscale_fbanks(n_fft // 2 + 1, float(low_hz), float(high_hz), bands, sample_rate)
+        self.register_buffer("bank", bank.T.contiguous(), persistent=False)
 
     def forward(self, waveform: Tensor) -> Tensor:
         """(batch, samples) → (batch, bands, samples // hop + 1) float32."""
@@ -53,7 +46,7 @@ class MelSpectrogram(_FrontEnd):
             return self.bank @ (energy if self.power == 2 else energy.sqrt())
 
 
-class KaldiFbank(_FrontEnd):
+class KaldiFbank(FrontEnd):
     """Log energies in 128 mel bands of 16-bit audio; frame k begins at sample 160 · k and is 25 ms long.
 
     Source
@@ -87,17 +80,3 @@ class KaldiFbank(_FrontEnd):
         before = torch.cat([frames[:, :, :1], frames[:, :, :-1]], dim=2)
         windowed = torch.sub(frames, before, alpha=0.97) * self.povey
         return (power_of(torch.fft.rfft(windowed, self._n_fft)) @ self.bank).clamp(min=self._floor).log()
-
-
-def htk_mel_bank(bands: int, n_fft: int, sample_rate: int, low_hz: float, high_hz: float) -> Tensor:
-    """Triangles that are linear in Hz between centres even in mel = 2595 log10(1 + f / 700), peak 1.
-
-    Returns
-    -------
-    (bands, n_fft // 2 + 1) float32
-    """
-    low, high = (2595.0 * math.log10(1.0 + edge / 700.0) for edge in (low_hz, high_hz))
-    corners = 700.0 * (10.0 ** (torch.linspace(low, high, bands + 2) / 2595.0) - 1.0)
-    widths = corners.diff().unsqueeze(1)
-    distances = corners.unsqueeze(1) - torch.linspace(0, sample_rate // 2, n_fft // 2 + 1)  # (bands + 2, bins), Hz
-    return torch.minimum(-distances[:-2] / widths[:-1], distances[2:] / widths[1:]).clamp(min=0)
