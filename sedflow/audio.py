@@ -191,13 +191,10 @@ def _missing_end(path: Path) -> str:
                     unknown = length in (0, 0x7FFFFFFF, 0xFFFFFFFF)  # written by a stream that could not go back
                     file.seek(min(length + length % 2, left), 1)
                     names_chunk = all(32 <= byte < 127 for byte in file.read(4))
-                    if left > 2 * length + _TRAILER and not unknown and not names_chunk:
-                        return f"the header promises {length} bytes of audio, {left} are there"
-                    return (
-                        ""
-                        if unknown or length <= left
-                        else f"the header promises {length} bytes of audio, {left} are there"
-                    )
+                    too_short = left < length
+                    too_long = left > 2 * length + _TRAILER and not names_chunk
+                    wrong = (too_short or too_long) and not unknown
+                    return f"the header promises {length} bytes of audio, {left} are there" if wrong else ""
                 file.seek(length + length % 2, 1)
         elif magic[:4] == b"OggS":
             file.seek(max(0, size - 2 * 65307))  # a page is at most so long

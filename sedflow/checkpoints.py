@@ -90,7 +90,7 @@ def _identified(content: dict, path: str | Path) -> Contents:
         system=system,
         stage=stage,
         networks=networks,
-        encoders=[found[name] for name in sorted(found, key=["cnn"].count, reverse=True)],
+        encoders=[found[name] for name in sorted(found, key=lambda name: name != "cnn")],
         sequence=architectures.sequence(flat),
         classes=classes,
         front_ends=[

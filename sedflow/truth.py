@@ -65,10 +65,8 @@ class Truth:
 
     def coverage(self, segment: np.ndarray, onset: np.ndarray, offset: np.ndarray) -> np.ndarray:
         """Seconds of [onset, offset] on the events of a segment; 0 where the segment is −1."""
-        edge, shift = (
-            self.span - 0.5,
-            segment * self.span,
-        )  # times behind the last event count up to the segment's end
+        edge = self.span - 0.5  # times behind the last event count up to the segment's end
+        shift = segment * self.span
         ends = [np.interp(np.minimum(t, edge) + shift, self._knots, self._covered) for t in (onset, offset)]
         return np.round(np.where(segment >= 0, ends[1] - ends[0], 0.0), DECIMALS)
 
