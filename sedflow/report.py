@@ -30,8 +30,6 @@ from sedflow.report_origins import data_section, learning_section, provenance_se
 from sedflow.report_results import results_section
 from sedflow.runs import HEADLINES, RunError, RunFolder, in_order, results, stage_order, summarise
 
-__all__ = ["RunFolder", "print_summary", "write_report"]
-
 SECTIONS = (
     ("results", "Results"),
     ("roc", "PSD-ROC"),

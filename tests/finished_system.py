@@ -19,8 +19,8 @@ from sedflow.events import (
     write_events,
     write_weak,
 )
-from sedflow.report import RunFolder, write_report
-from sedflow.runs import NETWORKS
+from sedflow.report import write_report
+from sedflow.runs import NETWORKS, RunFolder
 from sedflow.scores import load_scores, save_scores
 
 PAGE = {

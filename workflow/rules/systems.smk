@@ -27,7 +27,6 @@ def reported(wildcards):
 rule report:
     input:
         runs=reported,
-        page=[str(file) for file in sorted(Path("sedflow").glob("report_*")) if file.suffix != ".py"],
     output:
         report("models/{system}/report/index.html", caption="../report/page.rst", category="Report"),
         report("models/{system}/report/metrics.json", caption="../report/metrics.rst", category="Evaluation"),
