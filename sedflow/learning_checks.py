@@ -156,7 +156,7 @@ def _check_reach(name: str, domain: str, encoder: str, cached: bool, at: str) ->
 def check_rate(encoder: dict, rate: int, where: str) -> None:
     """The page's rate is the encoder's own: at another rate it would read sound of another pitch and length."""
     name = encoder["name"]
-    front_ends = plugins.constant("encoders", name, "_FRONT_ENDS", None) or {}
+    front_ends = plugins.constant("encoders", name, "FRONT_ENDS", None) or {}
     chosen = encoder.get("front_end") or plugins.settings_of("encoders", name).get("front_end", (str, None))[1]
     # a front end that is not there is refused by the encoder
     own = front_ends.get(chosen, {}).get("sample_rate") or plugins.constant("encoders", name, "sample_rate", rate)
@@ -179,7 +179,7 @@ def _check_bands(settings: dict, encoder: str, at: str) -> None:
     """The most lines of the least width fit into the bands of what an encoder's network reads."""
     known = plugins.settings_of("augment", "filter_augment")
     most, width = (settings.get(key, known[key][1]) for key in ("max_bands", "min_width"))
-    needed, bands = most * width, plugins.constant("encoders", encoder, "_BANDS", _KALDI_BANDS)
+    needed, bands = most * width, plugins.constant("encoders", encoder, "BANDS", _KALDI_BANDS)
     if needed > bands:
         raise SettingsError(
             f"{at}.max_bands: filter_augment's lines would take {needed} of the {bands} bands that {encoder} reads; "

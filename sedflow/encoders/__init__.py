@@ -10,6 +10,9 @@ A file here is a plugin: its one public class has
 - ``load_official(path)``: reads the official checkpoint in each of its published spellings;
 - ``trained_with``: the settings, by name, that weights belong to and that the shapes of their tensors do not show.
 
+Pages are checked against literal constants of the file: ``FRONT_ENDS``, name → settings with ``sample_rate``, where the
+setting ``front_end`` chooses the rate; ``BANDS``, how many mel bands the network reads, if they are not 128.
+
 Augmentation between front end and network needs one of two further pairs, both of tensors (batch, bands, time):
 
 - ``spectrogram(waveform)``, linear mel, and ``features(spectrum)``, what the network reads; then ``encode(features)``,

@@ -16,7 +16,7 @@ from sedflow.vit import Block, fixed_projection
 from sedflow.waveform import checked, completed, in_parts, in_windows, padded
 from sedflow.weights import load_strict, read_checkpoint
 
-_BANDS = 64
+BANDS = 64
 _PATCH = 4  # mel frames per token
 # decibels that become -1 and 1
 _LOWEST_DB, _HIGHEST_DB = -79.6482, 50.6842
@@ -71,7 +71,7 @@ class ATST(nn.Module):
             self.sample_rate,
             n_fft=1024,
             hop=160,
-            bands=_BANDS,
+            bands=BANDS,
             low_hz=60,
             high_hz=7800,
             window=torch.hann_window(1024),
@@ -182,7 +182,7 @@ class _Embedding(nn.Module):
 
     def __init__(self, dim, positions):
         super().__init__()
-        self.patch_embed = Linear(_BANDS * _PATCH, dim)
+        self.patch_embed = Linear(BANDS * _PATCH, dim)
         # row 0 is for a class token that frame-wise models do not have
         self.pos_embed = nn.Parameter(torch.zeros(1, positions + 1, dim))
         # stands in for masked patches in self-supervision only; without gradient, or DDP waits for it

@@ -19,7 +19,7 @@ from sedflow.spectrogram import MelSpectrogram
 from sedflow.waveform import checked, completed, padded
 from sedflow.weights import load_strict, read_checkpoint
 
-_BANDS = 128
+BANDS = 128
 _EPSILON = 1e-8
 _CHANNELS = [16, 32, 64, 128, 128, 128, 128]
 _POOLING = [[2, 2], [2, 2], [1, 2], [1, 2], [1, 2], [1, 2], [1, 2]]
@@ -75,7 +75,7 @@ class CNN(nn.Module):
             self.sample_rate,
             n_fft=2048,
             hop=256,
-            bands=_BANDS,
+            bands=BANDS,
             low_hz=0,
             high_hz=8000,
             window=torch.hamming_window(2048, periodic=False),
@@ -88,7 +88,7 @@ class CNN(nn.Module):
         self.pooled = math.prod(time for time, _ in pooling)
         self.frame_rate = self.sample_rate / self.spectrogram.hop / self.pooled
         self.grid = FrameGrid(self.frame_rate)
-        height = _BANDS
+        height = BANDS
         for _, frequency in pooling:
             height //= frequency
         self.dim = channels[-1] * height

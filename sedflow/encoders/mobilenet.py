@@ -42,7 +42,7 @@ _STRIDES = {
     "published": ((0, 2, 4, 7, 13), (0, 2, 4, 7, 13), ()),
 }
 
-_FRONT_ENDS = {
+FRONT_ENDS = {
     "fmn": {"sample_rate": 16000, "n_fft": 512, "window": 400, "hop": 160, "floor": 1e-7},
     "efficientat": {"sample_rate": 32000, "n_fft": 1024, "window": 800, "hop": 320, "offset": 1e-5},
 }
@@ -184,8 +184,8 @@ class MobileNet(nn.Module):
         mel_jitter: bool = False,
     ):
         super().__init__()
-        if front_end not in _FRONT_ENDS:
-            raise ValueError(f"front_end {front_end!r} is none of {', '.join(_FRONT_ENDS)}")
+        if front_end not in FRONT_ENDS:
+            raise ValueError(f"front_end {front_end!r} is none of {', '.join(FRONT_ENDS)}")
         if strides not in _STRIDES:
             raise ValueError(f"strides {strides!r} is none of {', '.join(_STRIDES)}")
         halve_frequency, halve_time, _ = _STRIDES[strides]
@@ -195,7 +195,7 @@ class MobileNet(nn.Module):
         # "dilated" is another reading of the weights that "published" strides were trained with
         self.trained_with = {"front_end": front_end, "strides": "published" if strides == "dilated" else strides}
         self.gain = 10 ** (gain_db / 20)
-        self.front_end = LogMel(**_FRONT_ENDS[front_end], jitter=mel_jitter)
+        self.front_end = LogMel(**FRONT_ENDS[front_end], jitter=mel_jitter)
         self.features = _features(width, *_STRIDES[strides])
         self.sample_rate = self.front_end.sample_rate
         self.frame_rate = self.sample_rate / self.front_end.hop / 2 ** len(halve_time)

@@ -1,5 +1,8 @@
 """Losses: a step (batch, student, teacher) → a scalar; zero without rows of its source, gradient to the student.
 
+A loss that runs a detector has it as ``detector``, and that one's ``labels`` and ``sample_rate``: a stage is checked
+against them before it trains.
+
 Shared by several of them: which rows they use, and means over what the labels cover.
 """
 
