@@ -20,6 +20,7 @@ from importlib import metadata
 from pathlib import Path
 
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 MALICIOUS = {"lightning": ("2.6.2", "2.6.3")}  # GHSA-w37p-236h-pfx3
 REINSTALL = "rm -r .venv && make install"
@@ -66,10 +67,10 @@ def dependencies() -> Iterable[Finding]:
     modules: dict[str, list[str]] = {}
     for module, distributions in metadata.packages_distributions().items():
         for distribution in distributions:
-            modules.setdefault(_normal(distribution), []).append(module)
+            modules.setdefault(canonicalize_name(distribution), []).append(module)
     for line in metadata.requires("sedflow") or []:
         requirement = Requirement(line)
-        yield dependency(requirement, modules.get(_normal(requirement.name), []))
+        yield dependency(requirement, modules.get(canonicalize_name(requirement.name), []))
 
 
 def dependency(requirement: Requirement, modules: list[str]) -> Finding:
@@ -86,7 +87,8 @@ def dependency(requirement: Requirement, modules: list[str]) -> Finding:
         return Finding(requirement.name, "problem", f"{version} IS A MALICIOUS RELEASE", cure)
     if not requirement.specifier.contains(version, prereleases=True):
         return Finding(requirement.name, "problem", f"{version}, wanted {requirement.specifier}", REINSTALL)
-    module = min(modules, key=lambda name: _normal(name) != _normal(requirement.name), default=requirement.name)
+    own = canonicalize_name(requirement.name)
+    module = min(modules, key=lambda name: canonicalize_name(name) != own, default=requirement.name)
     reason = import_error(module)
     if reason:
         return Finding(requirement.name, "problem", f"{version} does not import: {reason}", REINSTALL)
@@ -233,10 +235,6 @@ def show(findings: Iterable[Finding]) -> None:
 def exit_code(findings: Iterable[Finding]) -> int:
     """1 when something required fails, else 0."""
     return int(any(finding.verdict == "problem" for finding in findings))
-
-
-def _normal(name: str) -> str:
-    return name.lower().replace("-", "_").replace(".", "_")
 
 
 def _files(folder: Path) -> int:
