@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 import pydantic
 
 from sedflow.plugins import SettingsError, nearest
-from sedflow.ranges import NotNegative, Objective, Positive, Share
+from sedflow.ranges import NotNegative, Objective, Positive, Share, each_once
 from sedflow.yaml_text import read_yaml
 
 PluginSpec = dict[str, Any]
@@ -42,15 +42,18 @@ class Settings(pydantic.BaseModel):
     model_config = pydantic.ConfigDict(frozen=True, extra="forbid")
 
 
-def _each_once(seeds: list[int]) -> list[int]:
-    """Refuse duplicates: a run that counted twice would make results look more certain than they are."""
-    if twice := sorted({seed for seed in seeds if seeds.count(seed) > 1}):
-        raise ValueError(f"{twice[0]} appears twice; a seed is one run")
-    return seeds
-
-
 Seed = Annotated[int, pydantic.Field(ge=0)]
-Seeds = Annotated[list[Seed], pydantic.Field(min_length=1), pydantic.AfterValidator(_each_once)]
+NOT_EMPTY = pydantic.Field(min_length=1)
+# seeds go by their number, embeddings by their encoder, clips by their corpus' folder: of two the first would be lost
+ONE_RUN = each_once(lambda seed: seed, "{0} appears twice; a seed is one run")
+ONE_ENCODER = each_once(
+    lambda spec: spec.get("name"), "{0!r} appears twice; a detector has each encoder once, drop one"
+)
+ONE_FOLDER = each_once(
+    lambda spec: spec.get("as", spec.get("name")),
+    "two have the folder {0!r}; give one of them its own with `as: {0}_2`",
+)
+Seeds = Annotated[list[Seed], NOT_EMPTY, ONE_RUN]
 
 
 class Shared(Settings):
@@ -73,7 +76,7 @@ class Tuning(Settings):
 class Detector(Settings):
     """The network: encoders → common grid → sequence head → strong and weak scores."""
 
-    encoders: list[PluginSpec] = pydantic.Field(min_length=1)
+    encoders: Annotated[list[PluginSpec], NOT_EMPTY, ONE_ENCODER]
     sequence: PluginSpec
     frame_rate: float = pydantic.Field(25.0, gt=0, description="frames per second of the scores")
     pooling: Literal["attention", "attention_over_time", "mean", "max"] = "attention"
@@ -231,7 +234,7 @@ class System(Settings):
     title: str
     published: dict[str, float] = {}
     headlines: list[str] = pydantic.Field([], description="metrics that its report shows first, because the paper does")
-    corpora: list[PluginSpec] = pydantic.Field(min_length=1)
+    corpora: Annotated[list[PluginSpec], NOT_EMPTY, ONE_FOLDER]
     clip_seconds: float = pydantic.Field(10.0, gt=0)
     sample_rate: int = pydantic.Field(
         16000, gt=0, description="of what the encoders hear, Hz; other audio is resampled"

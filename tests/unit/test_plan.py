@@ -66,6 +66,18 @@ def test_a_stage_without_the_cache_may_augment_what_frozen_encoders_hear():
     assert plan.cache_files(system, system.stages["frozen"]) == []
 
 
+def test_a_page_cannot_name_an_encoder_or_the_folder_of_a_corpus_twice():
+    with pytest.raises(SettingsError, match=r"corpora: two have the folder 'demo'; .*`as: demo_2`"):
+        changed(corpora=[{"name": "demo"}, {"name": "demo", "seed": 2}])
+    assert list(plan.corpora(changed(corpora=[{"name": "demo"}, {"name": "demo", "as": "demo_2"}]))) == [
+        "demo",
+        "demo_2",
+    ]
+    encoders = [*PAGE["detector"]["encoders"], {"name": "cnn", "channels": [4, 4, 4]}]
+    with pytest.raises(SettingsError, match=r"detector\.encoders: 'cnn' appears twice; .*drop one"):
+        changed(detector={**PAGE["detector"], "encoders": encoders})
+
+
 def test_a_detector_that_listens_along_is_waited_for():
     stages = copy.deepcopy(PAGE["stages"])
     stages["finetune"]["losses"].append({"name": "distillation", "checkpoint": "models/a/b/c/seed1/best.safetensors"})
