@@ -108,10 +108,14 @@ def run_digest(settings: dict, seed: int, files: list, classes: list[str]) -> st
     """Digest of what a run is made of, so that it never resumes from a state of other data, weights or settings.
 
     Classes count in their order, which is that of the outputs, and so do the names and sizes of recordings that
-    augmentations read. Loader processes change nothing but how long it takes.
+    augmentations read. Loader processes, shards of the cache and windows scored at once change nothing but time and
+    memory.
     """
-    stage = {key: value for key, value in settings["stage"].items() if key != "workers"}
-    told = json.dumps(settings | {"stage": stage, "classes": classes}, sort_keys=True)
+    stage, inference = dict(settings["stage"]), dict(settings["inference"])
+    stage.pop("workers", None)
+    inference.pop("batch", None)
+    counted = settings | {"stage": stage, "inference": inference, "feature_shards": None, "classes": classes}
+    told = json.dumps(counted, sort_keys=True)
     recordings = audio.listing_digest(spec["folder"] for spec in stage.get("augment", ()) if "folder" in spec)
     parts = [told, str(seed), recordings, *(sha256(path) for path in files if path is not None)]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]

@@ -1,5 +1,6 @@
 """The learner: modes, numbers drawn, batches that are refused, accumulation."""
 
+import copy
 import dataclasses
 import functools
 import logging
@@ -25,6 +26,7 @@ from sedflow.pooling import Prediction
 from sedflow.stage_plugins import check_listeners
 from sedflow.train import alone_in, run_digest
 from sedflow.trainer import LAST, AtomicCheckpoints, MovableCheckpoints
+from sedflow.yaml_text import overlay
 
 DETECTOR = {
     "encoders": [{"name": "cnn", "channels": [4] * 7}, {"name": "atst", "dim": 8, "depth": 1, "heads": 2}],
@@ -405,16 +407,32 @@ def test_a_detector_that_listens_along_without_linear_mel_cannot_follow_mixtures
         check_listeners(losses, ["a"], 16000, [{"name": "mixup", "on": "spectrum"}])
 
 
-def test_a_run_goes_on_with_other_loader_processes_and_with_no_other_setting():
-    settings = {"system": "test", "stage": {"workers": 0, "steps": 10}}
+RUN = {
+    "system": "test",
+    "stage": {"workers": 0, "steps": 10},
+    "inference": {"window_seconds": 10.0, "batch": 8},
+    "feature_shards": 2,
+}
+
+
+@pytest.mark.parametrize("change", [{"stage": {"workers": 6}}, {"inference": {"batch": 1}}, {"feature_shards": 4}])
+def test_a_run_goes_on_where_only_time_and_memory_change(change):
     of = functools.partial(run_digest, seed=1, files=[], classes=["a"])
-    assert of({"system": "test", "stage": {"workers": 6, "steps": 10}}) == of(settings)
-    assert of({"system": "test", "stage": {"workers": 0, "steps": 20}}) != of(settings)
-    assert settings["stage"]["workers"] == 0
+    before = copy.deepcopy(RUN)
+    assert of(overlay(RUN, change)) == of(RUN)
+    assert before == RUN
+
+
+@pytest.mark.parametrize(
+    "change", [{"stage": {"steps": 20}}, {"inference": {"window_seconds": 5.0}}, {"system": "other"}]
+)
+def test_a_run_does_not_go_on_with_other_settings(change):
+    of = functools.partial(run_digest, seed=1, files=[], classes=["a"])
+    assert of(overlay(RUN, change)) != of(RUN)
 
 
 def test_a_run_does_not_go_on_with_classes_in_another_order_or_with_other_recordings_to_augment_by(tmp_path):
-    settings = {"stage": {"augment": [{"name": "device_response", "folder": str(tmp_path)}]}}
+    settings = RUN | {"stage": {"augment": [{"name": "device_response", "folder": str(tmp_path)}]}}
     before = run_digest(settings, 1, [], ["a", "b"])
     assert run_digest(settings, 1, [], ["b", "a"]) != before
     assert run_digest(settings, 1, [], ["a", "b"]) == before
