@@ -78,15 +78,15 @@ def _event_faults(scores, truth, durations):
     for clip, events in truth.items():
         ends: dict[str, float] = {}
         for e in sorted(events):
-            told = f"{clip} {e.onset:.3f}–{e.offset:.3f} {e.label}"
+            text = f"{clip} {e.onset:.3f}–{e.offset:.3f} {e.label}"
             if e.label not in classes:
-                strangers.append(told)
+                strangers.append(text)
             if not e.offset > e.onset >= 0:
-                empty.append(told)
+                empty.append(text)
             if e.ends_behind(durations[clip]):
-                beyond.append(told)
+                beyond.append(text)
             if e.onset <= ends.get(e.label, -1.0):
-                crowded.append(told)
+                crowded.append(text)
             ends[e.label] = max(e.offset, ends.get(e.label, -1.0))
     return [
         *_fault(

@@ -50,8 +50,8 @@ def beats(tensors: dict, cfg: dict) -> dict:
         "conv_pos_groups": dim // taps[1],
         "num_buckets": buckets,
     }
-    told = {name: value for name, value in cfg.items() if name == "max_distance"}
-    return {"dim": dim, "depth": _count(tensors, r"^encoder\.layers\.(\d+)"), "heads": heads, "cfg": shapes | told}
+    distance = {name: value for name, value in cfg.items() if name == "max_distance"}
+    return {"dim": dim, "depth": _count(tensors, r"^encoder\.layers\.(\d+)"), "heads": heads, "cfg": shapes | distance}
 
 
 def atst(tensors: dict, cfg: dict) -> dict:

@@ -97,13 +97,13 @@ def describe_draws(clips: Sequence[str], recordings: Mapping[str, Sequence[str]]
     """What is drawn, in words: ``120 clips in 20 groups by recording``; and what that does to the intervals."""
     groups = groups_of(clips, recordings)
     number = len(np.unique(groups))
-    told = f"{len(clips)} clips" + f" in {number} groups by recording" * (number < len(clips))
+    text = f"{len(clips)} clips" + f" in {number} groups by recording" * (number < len(clips))
     homes: dict[str, set[int]] = {}
     for clip, group in zip(clips, groups, strict=True):
         for name in recordings.get(clip, ()):
             homes.setdefault(name, set()).add(int(group))
     torn = sum(len(of_recording) > 1 for of_recording in homes.values())
-    return told + f", drawn independently although they share {torn} recordings: the intervals are too narrow" * (
+    return text + f", drawn independently although they share {torn} recordings: the intervals are too narrow" * (
         torn > 0
     )
 

@@ -165,16 +165,16 @@ def _classes(flat: dict) -> dict[str, int]:
 
 def _assumed(found: dict, classes: dict) -> list[str]:
     """What the settings contain but the tensors do not show."""
-    told = []
+    assumed = []
     for name in found.keys() & {"atst", "passt"}:
         dim, heads = found[name]["dim"], found[name]["heads"]
         published = f"{heads}, as published for width {dim}" if heads else f"none published for width {dim}, unknown"
-        told.append(f"{name} heads: {published}")
+        assumed.append(f"{name} heads: {published}")
     if "beats" in found and "max_distance" not in found["beats"]["cfg"]:
-        told.append("beats max_distance: 800, as published")
+        assumed.append("beats max_distance: 800, as published")
     if "strong" in classes and "cnn" not in found:
-        told.append("pooling: mean, as in the published files")
-    return told
+        assumed.append("pooling: mean, as in the published files")
+    return assumed
 
 
 def _origin(flat: dict, found: dict) -> tuple[str, str]:

@@ -99,9 +99,9 @@ def corpus_of(systems: Iterable[Contender], split: str) -> Path:
         root = Path(run.path).absolute().parents[4]
         folders.setdefault(tuple(root / "data/manifests" / name for name in named), str(run.path))
     if len(folders) != 1:
-        told = {run: [folder.name for folder in of_run] for of_run, run in folders.items()}
+        corpora = {run: [folder.name for folder in of_run] for of_run, run in folders.items()}
         raise EvaluationError(
-            f"no clips to evaluate on are given: the runs name {told or 'no corpus'}; give --manifests or --truth"
+            f"no clips to evaluate on are given: the runs name {corpora or 'no corpus'}; give --manifests or --truth"
         )
     return corpora_with(next(iter(folders)), split)[0]
 
@@ -195,8 +195,8 @@ def comparison_table(rows: Sequence[Mapping]) -> list[list[str]]:
 def cell_lines(row: Mapping, name: str) -> list[str]:
     """What ``comparison_table`` says of one system and one metric: two lines, or four."""
     sd = row["deviations"].get(name)
-    told = f"{row['metrics'][name]:.3f}" + (f" ± {sd:.3f}" if sd is not None else "")
-    lines = [told, _range(row["intervals"][name])]
+    value = f"{row['metrics'][name]:.3f}" + (f" ± {sd:.3f}" if sd is not None else "")
+    lines = [value, _range(row["intervals"][name])]
     if "against_first" in row:
         test = row["against_first"][name]
         lines += [f"{test['difference']:+.3f} {_range((test['low'], test['high']), '+')}", _p(test["p"])]

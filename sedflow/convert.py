@@ -103,7 +103,7 @@ def _of_role(networks: list[str]) -> dict:
 
 def _remarks(contents: Contents, given: dict, left: Iterable[str]) -> str:
     """What was assumed and what was left out, to be read behind what the file became."""
-    assumed = [told for told in contents.assumed if told.partition(":")[0].split()[-1] not in given]
+    assumed = [assumption for assumption in contents.assumed if assumption.partition(":")[0].split()[-1] not in given]
     layers = {
         name.removeprefix("state_dict.").rpartition(".")[0] or name for name in left if not name.endswith(STATISTICS)
     }
@@ -115,8 +115,8 @@ def _remarks(contents: Contents, given: dict, left: Iterable[str]) -> str:
 
 def _as_trained(spec: dict, system: str, given: dict) -> dict:
     """Settings of an encoder, with those that its tensors do not tell."""
-    told = _CPJKU_READS.get(spec["name"], {}) if system == CPJKU else {}
-    return {**spec, **told, **({} if spec["name"] == "cnn" else given)}
+    reads = _CPJKU_READS.get(spec["name"], {}) if system == CPJKU else {}
+    return {**spec, **reads, **({} if spec["name"] == "cnn" else given)}
 
 
 def _class_names(classes: Path | None, count: int, path) -> list[str]:
@@ -225,7 +225,7 @@ def _assembled(encoders: dict, settings: dict, classes: int) -> Detector:
 
 def describe(path: Path) -> str:
     """What a checkpoint contains, as JSON: a sedflow file or an official one."""
-    if is_safetensors(path) and (told := read_metadata(path)):
-        return json.dumps(told, indent=2, ensure_ascii=False)
+    if is_safetensors(path) and (metadata := read_metadata(path)):
+        return json.dumps(metadata, indent=2, ensure_ascii=False)
     contents = vars(identify(path))
     return json.dumps(contents, indent=2, ensure_ascii=False)

@@ -89,8 +89,8 @@ def write_detections(path, detections: Mapping[str, Iterable[Event]], format: st
     if format == "tsv":
         write_events(path, detections)
     elif format == "json":
-        told = lambda event: {"onset": event.onset, "offset": event.offset, "label": event.label}  # noqa: E731
-        table = {clip: [told(event) for event in sorted(of_clip)] for clip, of_clip in detections.items()}
+        record = lambda event: {"onset": event.onset, "offset": event.offset, "label": event.label}  # noqa: E731
+        table = {clip: [record(event) for event in sorted(of_clip)] for clip, of_clip in detections.items()}
         write_text(path, json.dumps(table, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
     elif format in LABEL_SUFFIXES:
         write = {"audacity": _write_audacity, "raven": _write_raven}[format]

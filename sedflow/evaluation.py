@@ -195,11 +195,11 @@ class Evaluation:
             return {}
         tallies = self._tallies[part]
         at = {label: tally.at(self.rules.threshold, weights) for label, tally in tallies.items()}
-        told = {f"{part}_f1_{self._at}": f1_table(at)}
+        tables = {f"{part}_f1_{self._at}": f1_table(at)}
         if self.rules.best:
             best = {label: tally.at_best(weights)[0] for label, tally in tallies.items()}
-            told[f"{part}_best_f1"] = f1_table(best)
-        return told
+            tables[f"{part}_best_f1"] = f1_table(best)
+        return tables
 
     def _segment_metrics(self, weights: np.ndarray) -> dict:
         if "segment" not in self._tallies:
@@ -207,9 +207,9 @@ class Evaluation:
         mpauc = {label: tally.auroc(weights, MAX_FPR) for label, tally in self._tallies["segment"].items()}
         *errors, active = self._errors @ weights
         rates = [float(error / max(active, 1e-12)) for error in errors]
-        told = dict(zip(("substitutions", "deletions", "insertions"), rates, strict=True))
+        table = dict(zip(("substitutions", "deletions", "insertions"), rates, strict=True))
         return {
-            f"segment_error_rate_{self._at}": told | {"error_rate": sum(rates)},
+            f"segment_error_rate_{self._at}": table | {"error_rate": sum(rates)},
             f"segment_mpauc_max_fpr_{MAX_FPR:g}": _with_mean(mpauc),
         }
 
@@ -225,8 +225,8 @@ class Evaluation:
 
 def _with_mean(per_class: Mapping[str, float]) -> dict[str, float | None]:
     finite = [value for value in per_class.values() if math.isfinite(value)]
-    told = {label: value if math.isfinite(value) else None for label, value in per_class.items()}
-    return told | {"mean": float(np.mean(finite)) if finite else None}
+    table = {label: value if math.isfinite(value) else None for label, value in per_class.items()}
+    return table | {"mean": float(np.mean(finite)) if finite else None}
 
 
 def select_classes(
@@ -266,8 +266,8 @@ def segment_mpauc(
     scores: Mapping[str, Scores], truth: Mapping[str, Iterable[Event]], durations: Mapping[str, float]
 ) -> float:
     """Mean over classes of ``segment_mpauc_max_fpr_0.1`` alone, for validations; 0 where no class has it."""
-    told = evaluate(scores, truth, durations, Rules(parts=("segment",), best=False))
-    return told.get(f"segment_mpauc_max_fpr_{MAX_FPR:g}", {}).get("mean") or 0.0
+    metrics = evaluate(scores, truth, durations, Rules(parts=("segment",), best=False))
+    return metrics.get(f"segment_mpauc_max_fpr_{MAX_FPR:g}", {}).get("mean") or 0.0
 
 
 def psd_roc(

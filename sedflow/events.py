@@ -223,8 +223,8 @@ def write_events(path, events: Mapping[str, Iterable[Event]], suffix: str = ".wa
 
 def _times(event: Event) -> tuple[str, str]:
     """Onset and offset in milliseconds, as DCASE writes them, and finer where they would be one moment."""
-    told = f"{event.onset:.3f}", f"{event.offset:.3f}"
-    return told if told[0] != told[1] else (f"{event.onset:.9f}", f"{event.offset:.9f}")
+    times = f"{event.onset:.3f}", f"{event.offset:.3f}"
+    return times if times[0] != times[1] else (f"{event.onset:.9f}", f"{event.offset:.9f}")
 
 
 def read_weak(path, classes: ClassSet | None = None) -> dict[str, tuple[str, ...]]:

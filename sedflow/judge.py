@@ -78,7 +78,7 @@ def tune_run(scores: Sequence[Path], manifests: Sequence[Path], kind: dict, obje
             parts.append(tuning.tune_classes(kind["name"], candidates, *what, objective))
         # of a class that sounds nowhere nobody knows whether it belongs to a corpus that post-processing is for
         tuned[network] = tuning.join(parts, {"name": "none"} if "corpora" in kind else None)
-    reached = {network: sum(told["reached"].values()) for network, told in tuned.items()}
+    reached = {network: sum(spec["reached"].values()) for network, spec in tuned.items()}
     return {**tuned, "chosen": max(reached, key=reached.get)}
 
 

@@ -86,7 +86,7 @@ def _check_settings(name: str, settings: Mapping) -> None:
             try:
                 pydantic.TypeAdapter(hint).validate_python(settings[setting], strict=True)
             except pydantic.ValidationError as error:
-                told = f"{settings[setting]!r}: {error.errors()[0]['msg']}"
+                problem = f"{settings[setting]!r}: {error.errors()[0]['msg']}"
                 raise PostprocessError(
-                    f"post-processor {settings.get('name', name)!r}: {setting} cannot be {told}"
+                    f"post-processor {settings.get('name', name)!r}: {setting} cannot be {problem}"
                 ) from None

@@ -63,9 +63,9 @@ class Counted:
 def _teachers(page: dict, run: str) -> tuple[set[str], set[str]]:
     """Runs that a run starts from or learns from, and the pseudo-labels that it reads."""
     system, variant, stage, seed = run.split("/")
-    told = page.get("stages", {}).get(stage, {})
-    start, ensemble = told.get("start_from"), told.get("pseudo_labels")
-    listening = [Path(file).parts for file in listeners(told.get("losses", []))]
+    settings = page.get("stages", {}).get(stage, {})
+    start, ensemble = settings.get("start_from"), settings.get("pseudo_labels")
+    listening = [Path(file).parts for file in listeners(settings.get("losses", []))]
     found = {"/".join(parts[1:5]) for parts in listening if len(parts) == 6 and parts[:2] == ("models", system)}
     if start:
         found.add(f"{system}/{variant}/{start}/{seed}")

@@ -71,7 +71,7 @@ class _Candidates:
     """Events between the extrema of the change signal, before merging; ``row`` is the signal each belongs to."""
 
     def __init__(self, signals, edges, step_seconds):
-        times, told = _breakpoints(edges, step_seconds)
+        times, reported = _breakpoints(edges, step_seconds)
         integral = np.pad(np.cumsum(signals * np.diff(edges), axis=1), ((0, 0), (1, 0)))
 
         def until(t):
@@ -86,7 +86,7 @@ class _Candidates:
         rises[:, 1:-1] = np.diff(change, axis=1) > _FLAT
         row, turn = np.nonzero(rises[:, 1:] != rises[:, :-1])
         self.row, begin, end = row[::2], turn[::2], turn[1::2]  # peaks and valleys take turns, a peak first
-        self.onset, self.offset = told[begin], told[end]
+        self.onset, self.offset = reported[begin], reported[end]
         self._area_before = here[self.row, begin], here[self.row, end]
 
         inside = signals[:, _frame_at((times[:-1] + times[1:]) / 2, edges)]  # breakpoints cut time into pieces

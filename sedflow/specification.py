@@ -55,10 +55,10 @@ def save_encoder(path: Path, encoder, settings: dict, origin: str) -> None:
     from safetensors.torch import save
 
     tensors = {CONVERTED + name: tensor.detach().contiguous().clone() for name, tensor in encoder.state_dict().items()}
-    told = {"encoder": settings, "origin": origin, "version": sedflow.__version__}
-    told["trained_with"] = getattr(encoder, "trained_with", {})  # an encoder from elsewhere may have none
+    contents = {"encoder": settings, "origin": origin, "version": sedflow.__version__}
+    contents["trained_with"] = getattr(encoder, "trained_with", {})  # an encoder from elsewhere may have none
     with replacing(path) as unfinished:
-        unfinished.write_bytes(save(tensors, {"specification": json.dumps(told, sort_keys=True)}))
+        unfinished.write_bytes(save(tensors, {"specification": json.dumps(contents, sort_keys=True)}))
 
 
 def read_specification(path: Path) -> Specification:

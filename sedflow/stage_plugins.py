@@ -46,6 +46,6 @@ def build_augmentation(spec: dict, page: dict) -> tuple[Callable, str, dict]:
     """(function, domain, settings) of an entry of a page's ``augment``; what it has to know of ``page`` is added."""
     settings = plugins.check("augment", spec, "augment")
     name = settings.pop("name")
-    told = {key: page[key] for key in plugins.settings_of("augment", name) if page.get(key) is not None}
+    of_page = {key: page[key] for key in plugins.settings_of("augment", name) if page.get(key) is not None}
     domain = settings.get("on") or plugins.constant("augment", name, "DOMAIN")
-    return plugins.load("augment", name), domain, told | settings
+    return plugins.load("augment", name), domain, of_page | settings

@@ -115,9 +115,9 @@ def run_digest(settings: dict, seed: int, files: list, classes: list[str]) -> st
     stage.pop("workers", None)
     inference.pop("batch", None)
     counted = settings | {"stage": stage, "inference": inference, "feature_shards": None, "classes": classes}
-    told = json.dumps(counted, sort_keys=True)
+    identity = json.dumps(counted, sort_keys=True)
     recordings = audio.listing_digest(spec["folder"] for spec in stage.get("augment", ()) if "folder" in spec)
-    parts = [told, str(seed), recordings, *(sha256(path) for path in files if path is not None)]
+    parts = [identity, str(seed), recordings, *(sha256(path) for path in files if path is not None)]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 

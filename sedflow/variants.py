@@ -57,15 +57,15 @@ def write_rows(path: Path, groups: Mapping[str, list[Result]], metrics: Sequence
 def markdown(title: str, groups: Mapping[str, list[Result]], metrics: Sequence[str], published: Mapping) -> str:
     """The same as text: mean ± standard deviation over seeds, one table per group."""
     lines = [f"# {title}", ""]
-    told = [name for name in metrics if any(name in of_variant for of_variant in published.values())]
+    known = [name for name in metrics if any(name in of_variant for of_variant in published.values())]
     for group, members in groups.items():
         columns = ["variant", "stage", "seeds", *(HEADLINES[name][1] for name in metrics)]
-        columns += [f"{HEADLINES[name][1]}, published" for name in told]
+        columns += [f"{HEADLINES[name][1]}, published" for name in known]
         lines += [f"## {group}", "", f"| {' | '.join(columns)} |", "|" + "---|" * len(columns)]
         for result in members:
             cells = [result.variant, result.stage, str(len(result.seeds))]
             cells += [plus_minus(result.final.get(name, [math.nan])) for name in metrics]
-            cells += [plus_minus([published[result.variant].get(name, math.nan)]) for name in told]
+            cells += [plus_minus([published[result.variant].get(name, math.nan)]) for name in known]
             lines.append(f"| {' | '.join(cells)} |")
         lines.append("")
     lines.append("Test clips, post-processed as tuned on validation; the network that was better on validation.")

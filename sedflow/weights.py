@@ -74,7 +74,7 @@ def read_metadata(path: str | Path) -> dict:
 
     try:
         with safe_open(str(path), "pt") as file:
-            told = json.loads((file.metadata() or {}).get("specification", "{}"))
+            specification = json.loads((file.metadata() or {}).get("specification", "{}"))
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no such checkpoint") from None
     except (SafetensorError, OSError) as error:
@@ -82,9 +82,9 @@ def read_metadata(path: str | Path) -> dict:
         raise CheckpointError(f"{path}: not a detector of sedflow, or damaged ({error}); {cure}") from None
     except json.JSONDecodeError as error:
         raise CheckpointError(f"{path}: its specification is not JSON ({error}); {_AGAIN}") from None
-    if not isinstance(told, dict):
-        raise CheckpointError(f"{path}: its specification is a {type(told).__name__}, not a table; {_AGAIN}")
-    return told
+    if not isinstance(specification, dict):
+        raise CheckpointError(f"{path}: its specification is a {type(specification).__name__}, not a table; {_AGAIN}")
+    return specification
 
 
 def _read_safetensors(path: Path) -> dict:
@@ -144,14 +144,14 @@ def load_weights(encoder: nn.Module, path: str | Path) -> None:
 
 def _check_settings(encoder: nn.Module, path: str | Path) -> None:
     """Refuse a converted file whose weights belong to settings that the encoder has not and no shape tells."""
-    told = read_metadata(path).get("trained_with", {})
-    if not isinstance(told, dict):
-        raise CheckpointError(f"{path}: its specification says trained_with {told!r}, which is not a table; {_AGAIN}")
+    theirs = read_metadata(path).get("trained_with", {})
+    if not isinstance(theirs, dict):
+        raise CheckpointError(f"{path}: its specification says trained_with {theirs!r}, which is not a table; {_AGAIN}")
     ours = getattr(encoder, "trained_with", {})
     differing = [
-        f"{name} {told[name]!r}, the encoder {ours[name]!r}"
+        f"{name} {theirs[name]!r}, the encoder {ours[name]!r}"
         for name in ours
-        if told.get(name, ours[name]) != ours[name]
+        if theirs.get(name, ours[name]) != ours[name]
     ]
     if differing:
         raise CheckpointError(

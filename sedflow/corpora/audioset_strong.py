@@ -151,8 +151,8 @@ class AudioSetStrong:
 
     def _write(self, holding: Holding, source: str, audio: Path) -> Clip:
         out = audio / source / f"Y{holding.clip}.flac"
-        told = (f"youtube/{video(holding.clip)}",)
-        return write_clip(holding.path, out, source, self.sample_rate, 0.0, self.seconds, told)
+        origin = (f"youtube/{video(holding.clip)}",)
+        return write_clip(holding.path, out, source, self.sample_rate, 0.0, self.seconds, origin)
 
     def _others(self, used: set[str]) -> list[Holding]:
         """Recordings of videos that no table names."""

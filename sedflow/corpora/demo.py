@@ -108,8 +108,8 @@ class Demo:
         for source, kind in self.sources.items():
             pool = [piece for piece in pieces if piece.split == split_of(source)]
             indices = range(shard, self.clips[source], self.shards)
-            told = "strong" if kind == "soft" else kind
-            made = soundscapes(pool, self.recipe, audio, source, told, indices, self.seed, self.prefix)
+            labels = "strong" if kind == "soft" else kind
+            made = soundscapes(pool, self.recipe, audio, source, labels, indices, self.seed, self.prefix)
             if kind == "soft":
                 made.strong = {clip: soften(events, self.recipe.seconds) for clip, events in made.strong.items()}
             prepared.add(made)
