@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +48,12 @@ def cut_events(events: Iterable[Event], begin: float, end: float) -> list[Event]
         if offset - onset >= SHORTEST_PART_SECONDS or (whole and offset > onset):
             parts.append(dataclasses.replace(event, onset=onset - begin, offset=offset - begin))
     return parts
+
+
+def label_ends(labels: Mapping[str, Iterable[Event]], seconds: float = math.inf) -> dict[str, float]:
+    """Clip → where the last of its labels ends, of those in its first so many ``seconds``."""
+    cut = {clip: cut_events(events, 0.0, seconds) for clip, events in labels.items()}
+    return {clip: max(event.offset for event in events) for clip, events in cut.items() if events}
 
 
 def windows(total: float, seconds: float, hop_seconds: float) -> Iterator[tuple[float, float]]:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from sedflow import audio
 from sedflow.download import DownloadError
-from sedflow.events import LabelError, clip_id, read_table, write_table
+from sedflow.events import END_SLACK_SECONDS, LabelError, clip_id, read_table, write_table
 from sedflow.files import sha256
 from sedflow.params import HELD_OUT
 
@@ -115,20 +115,27 @@ def write_holdings(
     missing: Missing,
     allowance: Allowance,
     cure: str,
+    ends: Mapping[str, Mapping[str, float]],
 ) -> None:
     """List the recordings in ``raw/files.tsv`` with their sums, and in ``raw/missing.tsv`` those that cannot be used.
+
+    Parameters
+    ----------
+    ends : mapping    set → clip → where its labels end, in seconds; a recording of validation or test that ends before
+        is of no use, its truth would be cut
 
     Raises
     ------
     DownloadError    more are missing than the settings allow; with counts by set, names, reasons and ``cure``
     """
-    missing = _with_unusable(found, missing)
+    missing = _with_unusable(found, missing, ends, allowance.sources)
     rows = [(name, *clip) for name, clips in sorted(missing.items()) for clip in sorted(clips.items())]
     write_table(raw / "missing.tsv", ("set", "clip", "reason"), [(*row[:2], row[2] or "not found") for row in rows])
     counts = ", ".join(f"{len(clips)} of {name}" for name, clips in sorted(missing.items()))
     usable = [holding for holding in found if holding.clip not in missing.get(holding.set, ())]
     if way_out := allowance.exceeded({name: len(clips) for name, clips in missing.items()}):
-        listed = [f"{clip} ({name})" + (f": {why}" if why else "") for name, clip, why in rows[:20]]
+        shown = sorted(rows, key=lambda row: not row[2])[:20]  # those that are there, but of no use, first
+        listed = [f"{clip} ({name})" + (f": {why}" if why else "") for name, clip, why in shown]
         what = "missing or cannot be used" if any(why for *_, why in rows) else "missing"
         raise DownloadError(
             f"{len(rows)} of {len(rows) + len(usable)} recordings are {what} ({counts}), the settings allow "
@@ -143,14 +150,25 @@ def write_holdings(
     write_table(raw / "files.tsv", COLUMNS, table)
 
 
-def _with_unusable(found: Iterable[Holding], missing: Missing) -> Missing:
-    """What is missing, and of what was found the files that cannot be read."""
-    missing = {name: dict(clips) for name, clips in missing.items()}
+def _with_unusable(found: Iterable[Holding], missing: Missing, ends, sources: Mapping[str, str]) -> Missing:
+    """What is missing, and of what was found the files that cannot be read or, held out, end before their labels."""
+    missing = defaultdict(dict, {name: dict(clips) for name, clips in missing.items()})
+    early = defaultdict(list)
     for holding in found:
         try:
-            audio.info(holding.path)
+            seconds = audio.info(holding.path).seconds
         except audio.AudioError as error:
-            missing.setdefault(holding.set, {})[holding.clip] = str(error)
+            missing[holding.set][holding.clip] = str(error)
+            continue
+        end = ends.get(holding.set, {}).get(holding.clip, 0.0)
+        if end <= seconds + END_SLACK_SECONDS:
+            continue
+        if sources[holding.set] in HELD_OUT:
+            missing[holding.set][holding.clip] = f"{holding.path} ends at {seconds:.2f} s, its labels at {end:.2f} s"
+        else:
+            early[holding.set].append(holding.clip)
+    for name, clips in early.items():
+        log.warning("%s: %d recordings end before their labels, which are cut: %s", name, len(clips), clips[:3])
     return missing
 
 

@@ -7,17 +7,28 @@ The labels are Google's tables (CC BY 4.0); the audio is the user's, in any fold
 from __future__ import annotations
 
 import hashlib
+import itertools
 import logging
 import shutil
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from sedflow.audio import recordings
-from sedflow.clips import cut_events, write_clip
+from sedflow.audio import info, recordings
+from sedflow.clips import cut_events, label_ends, write_clip
 from sedflow.corpora import Prepared
 from sedflow.download import DATA, DownloadError, fetch
-from sedflow.events import ClassSet, Clip, Event, LabelError, clip_id, merge_events, parse_event, read_table
+from sedflow.events import (
+    END_SLACK_SECONDS,
+    ClassSet,
+    Clip,
+    Event,
+    LabelError,
+    clip_id,
+    merge_events,
+    parse_event,
+    read_table,
+)
 from sedflow.files import replacing
 from sedflow.holdings import (
     Allowance,
@@ -108,10 +119,11 @@ class AudioSetStrong:
         absent = [str(folder) for folder in self.folders if not folder.is_dir()]
         if absent:
             raise DownloadError(f"{absent[0]}: no such folder; set `path` of audioset_strong to the audio you have")
-        wanted = {}
+        wanted, ends = {}, {}
         for name, table in TABLES.items():
             self._fetch_table(table, raw / table, mirror)
-            wanted[name] = list(self._read(raw / table))
+            labels = self._read(raw / table)
+            wanted[name], ends[name] = list(labels), label_ends(labels, self.seconds)
         named = excluded(self.exclude, "audioset_strong")
         dropped = [clip for clip in wanted["train"] if video(clip) in named]
         evaluated = {video(clip) for clip in wanted["eval"]}
@@ -124,7 +136,7 @@ class AudioSetStrong:
         check_cut(found)
         if "unlabeled" in self.sources:
             found += self._others({*named, *evaluated, *map(video, wanted["train"])})
-        write_holdings(raw, found, missing, self.allowance, CURE)
+        write_holdings(raw, found, missing, self.allowance, CURE, ends)
 
     def prepare(self, raw: Path, audio: Path, shard: int) -> Prepared:
         """Write every ``shards``-th clip."""
@@ -132,8 +144,7 @@ class AudioSetStrong:
 
         events = {name: self._read(raw / table) for name, table in TABLES.items()}
         inventory = read_holdings(raw)
-        training = sorted((h.clip for h in inventory if h.set == "train"), key=_draw)
-        validates = set(training[: self.validation])
+        validates = self._validating(inventory, label_ends(events["train"], self.seconds))
         prepared = Prepared()
         for holding in tqdm(inventory[shard :: self.shards], desc="audioset_strong", unit="clip", disable=None):
             if holding.set == "unlabeled":
@@ -148,6 +159,13 @@ class AudioSetStrong:
             prepared.clips.append(clip)
             prepared.strong[clip.id] = cut_events(of_clip, 0.0, clip.seconds)
         return prepared
+
+    def _validating(self, inventory: Iterable[Holding], ends: Mapping[str, float]) -> set[str]:
+        """Training clips that validate: none that ends before its labels, its truth would be cut."""
+        drawn = sorted((holding for holding in inventory if holding.set == "train"), key=lambda h: _draw(h.clip))
+        slack = END_SLACK_SECONDS
+        whole = (h.clip for h in drawn if ends.get(h.clip, 0.0) <= info(h.path).seconds + slack)
+        return set(itertools.islice(whole, self.validation))
 
     def _write(self, holding: Holding, source: str, audio: Path) -> Clip:
         out = audio / source / f"Y{holding.clip}.flac"

@@ -13,7 +13,7 @@ import json
 from pathlib import Path
 
 from sedflow.audio import info
-from sedflow.clips import cut_events, windows, write_clip
+from sedflow.clips import cut_events, label_ends, windows, write_clip
 from sedflow.corpora import Prepared
 from sedflow.download import DATA, DownloadError
 from sedflow.events import ClassSet, Event, LabelError, clip_id
@@ -77,17 +77,17 @@ class Dcase2016Task2:
         root = _root(folder)
         if root is None:
             raise DownloadError(f"{folder}: no train.json in it; {CURE}")
-        wanted = {}
+        wanted, ends = {}, {}
         for split in SPLITS.values():
             labels = read_annotation(root / f"{split}.json", self.classes)
-            wanted[split] = sorted(labels)
+            wanted[split], ends[split] = sorted(labels), label_ends(labels)
             (raw / "labels").mkdir(parents=True, exist_ok=True)
             (raw / "labels" / f"{split}.json").write_bytes((root / f"{split}.json").read_bytes())
         # from the lower rate if it is enough: half of the bytes to read
         rates = sorted((int(path.name), path) for path in root.iterdir() if path.name.isdigit())
         ordered = [path for rate, path in rates if rate >= self.sample_rate] or [path for _, path in rates[::-1]]
         found, missing = find(wanted, {split: [path / split for path in ordered] for split in wanted})
-        write_holdings(raw, found, missing, self.allowance, CURE)
+        write_holdings(raw, found, missing, self.allowance, CURE, ends)
 
     def prepare(self, raw: Path, audio: Path, shard: int) -> Prepared:
         """Cut every ``shards``-th scene of each split."""

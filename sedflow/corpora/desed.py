@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from sedflow import desed_files
-from sedflow.clips import cut_events, write_clip
+from sedflow.clips import cut_events, label_ends, write_clip
 from sedflow.corpora import Piece, Prepared, read_pieces
 from sedflow.desed_files import SETS, Table
 from sedflow.download import DATA
@@ -113,7 +113,10 @@ class DESED:
         found, missing = find(wanted, folders)
         if self.uses_soundbank:
             desed_files.fetch_soundbank(roots, raw)
-        write_holdings(raw, found, missing, self.allowance, CURE)
+        strong = [name for name in self.sets if self.sources[self.sets[name]] == "strong"]
+        labels = {name: desed_files.read_set(tables[name], name, self.classes) for name in strong}
+        ends = {name: label_ends(labels[name], self.seconds) for name in strong}
+        write_holdings(raw, found, missing, self.allowance, CURE, ends)
 
     def soundbank(self, raw: Path, audio: Path) -> list[Piece]:
         """Copy DESED's soundbank at our rate: its files are cut already."""

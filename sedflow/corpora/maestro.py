@@ -112,12 +112,15 @@ class Maestro:
         found = [holding for holding in found if holding.clip in texts]
         for holding in mute:
             missing.setdefault(holding.set, {})[holding.clip] = f"it is there, its annotation {holding.clip}.txt is not"
+        ends = defaultdict(dict)
         for holding in found:
             (raw / "annotations").mkdir(parents=True, exist_ok=True)
             shutil.copyfile(texts[holding.clip], raw / "annotations" / f"{holding.clip}.txt")
-            read_annotation(raw / "annotations" / f"{holding.clip}.txt", self.classes)
+            events = read_annotation(raw / "annotations" / f"{holding.clip}.txt", self.classes)
+            # annotators heard second by second: the last one may be cut by the end
+            ends[holding.set][holding.clip] = max((event.onset for event in events), default=0.0)
         lacking = f"No annotation <recording>.txt for {len(mute)} recordings that are there: {ARCHIVES[1]} has them. "
-        write_holdings(raw, found, missing, self.allowance, lacking * bool(mute) + CURE)
+        write_holdings(raw, found, missing, self.allowance, lacking * bool(mute) + CURE, ends)
 
     def prepare(self, raw: Path, audio: Path, shard: int) -> Prepared:
         """Cut every ``shards``-th recording into windows."""

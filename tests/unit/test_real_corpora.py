@@ -181,7 +181,7 @@ def test_desed_leaves_out_what_another_corpus_tests_on(tmp_path):
     root = corpus_folders.desed(tmp_path / "desed")
     rows = [(f"{letter * 10}1_30000.wav",) for letter in "swut"]  # the last is of its own test set, and stays
     corpus_folders.table(tmp_path / "tested.tsv", ("filename",), *rows)
-    corpus = DESED(path=str(root), exclude=str(tmp_path / "tested.tsv"), weak_share=1.0)
+    corpus = DESED(path=str(root), exclude=str(tmp_path / "tested.tsv"), weak_share=1.0, seconds=2.0)
     corpus.download(tmp_path / "raw")
     counts = collections.Counter(holding.set for holding in read_holdings(tmp_path / "raw"))
     assert [counts[name] for name in ("real_strong", "weak", "unlabeled", "validation")] == [1, 2, 2, 3]
@@ -216,7 +216,7 @@ def test_a_number_of_missing_clips_does_not_thin_what_is_judged(tmp_path):
     root = corpus_folders.desed(tmp_path / "desed")
     (root / "audio/train/weak" / "Ywwwwwwwwww1_0.000_10.000.wav").unlink()
     (root / "audio/validation/validation" / "Ytttttttttt1_0.000_10.000.wav").unlink()
-    settings = {"path": str(root), "weak_share": 1.0}
+    settings = {"path": str(root), "weak_share": 1.0, "seconds": 2.0}
     with pytest.raises(DownloadError, match=r"or allow that by set, `allow_missing: \{validation: 1, weak: 1\}`"):
         DESED(**settings, allow_missing=9).download(tmp_path / "raw")
     with pytest.raises(DownloadError, match="or raise allow_missing"):
@@ -678,6 +678,60 @@ def test_broken_audio_of_audioset_is_counted_unlabeled_too(tmp_path):
     AudioSetStrong(**settings, allow_missing=2).download(tmp_path / "raw")
     AudioSetStrong(**settings, allow_missing={"train": 1, "unlabeled": 1}).download(tmp_path / "raw")
     assert missing(tmp_path / "raw") == {"train": 1, "unlabeled": 1}
+
+
+CUT_SHORT = [
+    (DESED, "desed", "audio/validation/validation/Ytttttttttt1_0.000_10.000.wav", "validation", {"weak_share": 1.0}),
+    (AudioSetStrong, "audioset", "audio/eval/eeeeeeeeee1_0_10000.wav", "eval", {"validation": 2}),
+    (Dcase2016Task2, "dcase2016", "tasks/task2/16000/test/test_1.wav", "test", {}),
+]
+
+
+@pytest.mark.parametrize(("corpus", "name", "recording", "set_", "settings"), CUT_SHORT)
+def test_recordings_of_test_that_end_before_their_labels_are_refused(tmp_path, corpus, name, recording, set_, settings):
+    root = getattr(corpus_folders, name)(tmp_path / "own")
+    settings = {"path": str(root), "seconds": 2.0, "shards": 1, **settings}
+    made = corpus(**settings)
+    made.download(tmp_path / "raw")
+    tested = by_source(prepared(made, tmp_path / "raw", tmp_path / "whole"))["test"]
+    corpus_folders.noise(root / recording, 0.8)
+    with pytest.raises(DownloadError, match=rf"\({set_}\): .*ends at 0\.80 s, its labels at [12]\.\d0 s"):
+        corpus(**settings).download(tmp_path / "raw")
+    made = corpus(**settings, allow_missing={set_: 1})
+    made.download(tmp_path / "raw")
+    assert len(tested) - len(by_source(prepared(made, tmp_path / "raw", tmp_path / "rest"))["test"]) == 1
+
+
+def test_recordings_of_maestro_that_end_before_their_annotation_are_refused(tmp_path):
+    root = corpus_folders.maestro(tmp_path / "own", CITY)
+    settings = {"path": str(root), "test_hop_seconds": 2.0}
+    tested = next(recording for recording in CITY if Maestro().recordings[recording] == "test")
+    path = root / "development_audio" / tested[:-3] / f"{tested}.wav"
+    corpus_folders.noise(path, 11.2, 44100)  # annotated to 12 s: the last second is begun
+    Maestro(**settings, allow_missing=FEW).download(tmp_path / "raw")
+    corpus_folders.noise(path, 5.0, 44100)
+    allowed = {"soft": 28, "validation": 5, "test": missing(tmp_path / "raw")["test"]}
+    with pytest.raises(DownloadError, match=rf"{tested} \(test\): .*ends at 5\.00 s, its labels at 11\.00 s"):
+        Maestro(**settings, allow_missing=allowed).download(tmp_path / "raw")
+
+
+def test_recordings_of_training_that_end_before_their_labels_are_told_and_do_not_validate(tmp_path, caplog):
+    root = corpus_folders.audioset(tmp_path / "audioset")
+    whole = ("aaaaaaaaaa1", "aaaaaaaaaa4")
+    for path in (root / "audio/unbalanced").iterdir():
+        if path.stem[1:] not in whole:
+            corpus_folders.noise(path, 1.1, 32000)
+    corpus = AudioSetStrong(path=str(root), validation=2, seconds=2.0, shards=1)
+    corpus.download(tmp_path / "raw")
+    assert "train: 4 recordings end before their labels, which are cut: ['aaaaaaaaaa0_30000'" in caplog.text
+    made = prepared(corpus, tmp_path / "raw", tmp_path / "audio")
+    names = by_source(made)
+    assert names["validation"] == {f"Y{name}_30000" for name in whole} and len(names["real_strong"]) == 4
+
+
+def test_labels_behind_the_longest_clip_are_no_fault_of_the_recording(tmp_path):
+    root = corpus_folders.desed(tmp_path / "desed")
+    DESED(path=str(root), seconds=1.5).download(tmp_path / "raw")
 
 
 def test_settings_on_a_page_reach_the_corpora():
