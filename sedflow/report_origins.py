@@ -20,6 +20,7 @@ from sedflow.files import sha256
 from sedflow.mistakes import cooccurrence
 from sedflow.params import HELD_OUT
 from sedflow.runs import NETWORKS, RunFolder
+from sedflow.tables import read_header
 
 PACKAGES = ("torch", "lightning", "numpy", "scaper", "librosa", "soundfile", "sed_scores_eval", "snakemake", "dvc")
 NETWORK_STYLES = {"student": GREY, "teacher": "s1", "the run": "s3"}
@@ -28,7 +29,7 @@ NETWORK_STYLES = {"student": GREY, "teacher": "s1", "the run": "s3"}
 def source_labels(manifests: Path, source: str) -> tuple[str, dict[str, list[str]]]:
     """Kind of a source's labels and the labels of each clip, one per event (strong) or per class (weak)."""
     path = Path(manifests) / f"{source}.tsv"
-    header = path.read_text(encoding="utf-8-sig").split("\n", 1)[0].split("\t") if path.is_file() else []
+    header = read_header(path) if path.is_file() else []
     if "onset" in header:
         return "strong", {clip: [event.label for event in events] for clip, events in read_events(path).items()}
     if "event_labels" in header:
