@@ -1,17 +1,18 @@
 """fmn10 against the official maths written plainly: clips per second and peak memory, in float32 and bfloat16."""
 
+import common
 import torch
 from torch import nn
 
-from bench import common
 from sedflow.encoders.mobilenet import MobileNet, _InvertedResidual, _SqueezeExcitation
 from sedflow.frontend import kaldi_mel_bank
 
 SECONDS = 10
 BATCHES = (1, 4, 8)
 MEMORY = """
-import torch
-from bench.encoder_mobilenet import network, ours, plain, waveforms
+import sys, torch
+sys.path.insert(0, "bench")
+from encoder_mobilenet import network, ours, plain, waveforms
 with torch.no_grad():
     {candidate}(network(), waveforms(network(), {batch}))
 """

@@ -1,6 +1,9 @@
 """The frame of the benchmarks keeps its promises."""
 
 import importlib
+import os
+import subprocess
+import sys
 import types
 from pathlib import Path
 
@@ -85,3 +88,19 @@ def test_encoders_are_compared_in_full_float32(encoders, monkeypatch):
         monkeypatch.setitem(encoders.PLAIN, "beats", Told.forward)
         encoders.reading("beats", way, 1, "cpu")()
     assert encoder.seen == {(False, False)}
+
+
+def test_every_script_and_what_it_runs_for_its_memory_starts_by_itself(tmp_path):
+    """As `python bench/<script>.py` does where sedflow is installed: beside a script lie the others, and no more."""
+    folder = Path(common.__file__).parent
+    (tmp_path / "sedflow").symlink_to(folder.parent / "sedflow")
+    names = sorted(path.stem for path in folder.glob("*.py"))
+    starts = "for script in (encoders, encoder_mobilenet): exec(script.MEMORY.split('encoder = ')[0].split('with ')[0])"
+    run = subprocess.run(
+        [sys.executable, "-P", "-c", f"import sys; sys.path.insert(0, 'bench'); import {', '.join(names)}\n{starts}"],
+        cwd=folder.parent,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert run.returncode == 0, run.stderr
