@@ -170,7 +170,10 @@ def _write_source(manifests: Path, source: str, kind: str, clips: list[Clip], st
             "a clip without events needs a row with its file name only"
         )
     if not clips:
-        raise LabelError(f"{source}: no clips at all; set its count to more than 0 or leave the source out")
+        raise LabelError(
+            f"{source}: no clips at all; set its count to more than 0, or leave the source out: `{source}: false` of "
+            "the corpus, where it has that setting, and no share of it in `sources`"
+        )
     path = manifests / f"{source}.tsv"
     if kind in EVENT_KINDS:
         of_source = {clip.id: strong[clip.id] for clip in clips}

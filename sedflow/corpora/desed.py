@@ -35,7 +35,7 @@ PRECEDENCE = (
 )
 CURE = (
     "Get them as described in the README of DESED (project.inria.fr/desed; its authors send missing files on request), "
-    "put them into the folder of `path`"
+    "put them into the folder of `path`, do without a set (`weak: false`, `unlabeled: false`)"
 )
 
 log = logging.getLogger(__name__)
@@ -52,6 +52,7 @@ class DESED:
     external : bool    CP-JKU's list of further AudioSet clips with strong labels (7 383) trains as real_strong too
     validation : list of str    what validates: synthetic, strong (of atst_sed), external (its own part of that list)
     test : str    ``validation`` (1 168 clips, "dev-test") or ``public`` (692)
+    weak, unlabeled : bool    whether these clips train
     weak_share : float    of the weak clips that train; the baselines leave the rest to validation by clip labels
     soundscapes : dict    with Scaper from DESED's soundbank: synthetic_strong, validation → number
     copies : dict    class → labels of other corpora that it also stands for, see `sedflow.corpora`
@@ -72,6 +73,8 @@ class DESED:
         external: bool = False,
         validation: list[str] | None = None,
         test: str = "validation",
+        weak: bool = True,
+        unlabeled: bool = True,
         weak_share: float = 0.9,
         soundscapes: dict[str, int] | None = None,
         copies: dict[str, list[str]] | None = None,
@@ -84,7 +87,8 @@ class DESED:
     ):
         self.path = Path(path) if path else None
         self.classes = ClassSet.read(DATA / "classes" / "desed.txt")
-        self.sets = _chosen(strong, synthetic, external, validation or ["synthetic"], test)
+        without_times = [*["weak"] * weak, *["unlabeled"] * unlabeled]
+        self.sets = _chosen(strong, synthetic, external, without_times, validation or ["synthetic"], test)
         self.clips = _with_soundscapes(synthetic, soundscapes or {})
         self.uses_soundbank = synthetic == "scaper"
         kinds = {"weak": "weak", "unlabeled": "none"}
@@ -200,7 +204,9 @@ def share_of(clips: list[str], share: float, seed: int = 42) -> list[str]:
     return [clips[k] for k in sorted(chosen)]
 
 
-def _chosen(strong: str, synthetic: str, external: bool, validation: list[str], test: str) -> dict[str, str]:
+def _chosen(
+    strong: str, synthetic: str, external: bool, without_times: list[str], validation: list[str], test: str
+) -> dict[str, str]:
     """Set → source."""
     for setting, value, choices in (
         ("strong", strong, ("official", "atst_sed", "none")),
@@ -223,7 +229,7 @@ def _chosen(strong: str, synthetic: str, external: bool, validation: list[str], 
         sets["external"] = "real_strong"
     if "external" in validation:
         sets["external_validation"] = "validation"
-    sets |= {"weak": "weak", "unlabeled": "unlabeled", test: "test"}
+    sets |= {name: name for name in without_times} | {test: "test"}
     if "validation" not in sets.values() and synthetic != "scaper":
         raise LabelError(
             f"desed: no clips for validation (synthetic: {synthetic}, strong: {strong}, validation: {validation})"

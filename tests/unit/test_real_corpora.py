@@ -191,6 +191,21 @@ def test_desed_leaves_out_what_another_corpus_tests_on(tmp_path):
         corpus.download(tmp_path / "raw")
 
 
+@pytest.mark.parametrize(("source", "folder"), [("weak", "weak"), ("unlabeled", "unlabel_in_domain")])
+def test_desed_does_without_weak_or_unlabeled_clips_and_their_tables(tmp_path, source, folder):
+    root = corpus_folders.desed(tmp_path / "desed")
+    shutil.rmtree(root / "audio/train" / folder)
+    settings = {"path": str(root), "seconds": 2.0, "shards": 1}
+    with pytest.raises(DownloadError, match=rf"(?s)3 of {source}.*do without a set .*`{source}: false`"):
+        DESED(**settings, weak_share=1.0).download(tmp_path / "raw")
+    (root / f"metadata/train/{folder}.tsv").unlink()
+    corpus = DESED(**settings, **{source: False})
+    corpus.download(tmp_path / "raw")
+    names = by_source(prepared(corpus, tmp_path / "raw", tmp_path / "audio"))
+    others = {"synthetic_strong", "real_strong", "weak", "unlabeled", "validation", "test"} - {source}
+    assert set(corpus.sources) == set(names) == others
+
+
 def test_desed_reads_resampled_copies_first(tmp_path):
     root = corpus_folders.desed(tmp_path / "desed")
     copy = corpus_folders.noise(root / "audio/train/weak_16k" / "Ywwwwwwwwww1_0.000_10.000.wav", 2.0)
