@@ -51,6 +51,7 @@ SETS = {
     "validation": Part("metadata/validation/validation.tsv", "audio/validation/validation", tables=_TABLES),
     "public": Part("metadata/eval/public.tsv", "audio/eval/public", archive=(4560759, "DESED_public_eval.tar.gz")),
 }
+ROLES = ("background", "foreground")
 SOUNDBANK = (4307908, "DESED_synth_soundbank.tar.gz")
 _NO_EDGE = re.compile("(_nOn)?(_nOff)?$")  # marks of recordings that begin or end within an event
 
@@ -111,19 +112,26 @@ def read_set(path: Path, name: str, classes: ClassSet) -> Table:
 
 
 def fetch_soundbank(folders: Sequence[Path], raw: Path) -> None:
-    """Write to ``raw/soundbank.txt`` where the soundbank is, after fetching it if no folder has it."""
-    found = [folder / "audio" / "train" / "soundbank" for folder in folders]
-    found = [folder for folder in found if (folder / "foreground").is_dir()]
-    if not found:
+    """Write to ``raw/soundbank.txt`` where backgrounds and foregrounds are, after fetching what no folder has."""
+    banks = [folder / "audio" / "train" / "soundbank" for folder in folders]
+    found = _roles(banks)
+    if len(found) < len(ROLES):
         content = unpacked(*SOUNDBANK, raw / "official")
-        found = [path.parent for path in sorted(content.rglob("foreground")) if "train" in path.parts]
-    if not found or not any((found[0] / "background").rglob("*")):
+        packed = [path.parent for role in ROLES for path in sorted(content.rglob(role)) if "train" in path.parts]
+        banks = [*banks, *packed, content]
+        found = _roles(banks)
+    if absent := [role for role in ROLES if role not in found]:
         raise DownloadError(
-            f"desed: no soundbank with foreground and background in {[str(folder) for folder in folders]}; its "
+            f"desed: no recordings of the soundbank's {' and '.join(absent)} in {[str(bank) for bank in banks]}; its "
             "backgrounds are published separately (SINS, zenodo 1247102): put them into "
-            "audio/train/soundbank/background/<scene>"
+            f"{(banks[0] / 'background').resolve()}/<scene>"
         )
-    (raw / "soundbank.txt").write_text(f"{found[0]}\n", encoding="utf-8")
+    (raw / "soundbank.txt").write_text("".join(f"{found[role]}\n" for role in ROLES), encoding="utf-8")
+
+
+def _roles(banks: Sequence[Path]) -> dict[str, Path]:
+    """Role → its folder in the first soundbank that has recordings for it."""
+    return {role: bank / role for bank in reversed(banks) for role in ROLES if audio.recordings(bank / role)}
 
 
 def soundbank_pieces(raw: Path, out: Path, classes: ClassSet, recipe: synthesis.Recipe) -> list[Piece]:
@@ -133,11 +141,11 @@ def soundbank_pieces(raw: Path, out: Path, classes: ClassSet, recipe: synthesis.
     """
     from tqdm import tqdm
 
-    root = Path((raw / "soundbank.txt").read_text(encoding="utf-8").strip())
-    paths = audio.recordings(root)
+    folders = (raw / "soundbank.txt").read_text(encoding="utf-8").splitlines()
+    found = [(role, path) for role, folder in zip(ROLES, folders, strict=True) for path in audio.recordings(folder)]
     pieces = []
-    for path in tqdm(paths, desc="soundbank", unit="recording", disable=None):
-        role, label = path.relative_to(root).parts[0], _NO_EDGE.sub("", path.parent.name)
+    for role, path in tqdm(found, desc="soundbank", unit="recording", disable=None):
+        label = _NO_EDGE.sub("", path.parent.name)
         if role == "foreground" and label not in classes:
             continue  # sounds that no label names would be taught as silence
         recording = f"freesound/{path.stem.split('_')[0]}" if role == "foreground" else f"desed/{path.stem}"

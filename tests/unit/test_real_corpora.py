@@ -14,7 +14,7 @@ from pathlib import Path
 import corpus_folders
 import pytest
 
-from sedflow import plugins, zenodo
+from sedflow import desed_files, plugins, zenodo
 from sedflow.audio import info
 from sedflow.clips import windows
 from sedflow.collect import LeakError
@@ -28,6 +28,7 @@ from sedflow.events import ClassSet, Event, LabelError, read_table, write_clips,
 from sedflow.holdings import read_holdings, sought_segment, told_segments, video
 from sedflow.manifests import read_manifests
 from sedflow.recordings import parse_window
+from sedflow.synthesis import Recipe
 
 UNWATCHED = ("files.tsv", "missing.tsv")  # of raw folders: what we say ourselves
 FEW = {"soft": 28, "validation": 5, "test": 16}  # recordings that may be missing where only a city's are there
@@ -263,6 +264,31 @@ def test_desed_makes_its_soundscapes_with_scaper(tmp_path):
     assert names["synthetic_strong"] == {f"desed_synthetic_strong_{k:05d}" for k in range(3)}
     assert len(names["validation"]) == 2 and len(names["weak"]) == 3
     assert any(made.strong[clip] for clip in names["synthetic_strong"])
+
+
+@pytest.fixture
+def fetched_soundbank(tmp_path):
+    """A raw folder where Zenodo's archive lies unpacked, which has foregrounds alone."""
+    whole = corpus_folders.desed_soundbank(tmp_path / "whole")
+    content = tmp_path / "raw/official/4307908/DESED_synth_soundbank"
+    shutil.copytree(whole / "audio/train/soundbank/foreground", content / "audio/train/soundbank/foreground")
+    (content.parent / f"{content.name}.complete").write_text("all\n")
+    return tmp_path / "raw", whole / "audio/train/soundbank"
+
+
+def test_backgrounds_of_a_user_join_the_foregrounds_of_the_archive(tmp_path, fetched_soundbank):
+    raw, whole = fetched_soundbank
+    own = tmp_path / "own"
+    with pytest.raises(DownloadError) as told:
+        desed_files.fetch_soundbank([own], raw)
+    background = own / "audio/train/soundbank/background"
+    assert f"put them into {background}/<scene>" in str(told.value)
+    shutil.copytree(whole / "background", background)
+    desed_files.fetch_soundbank([own], raw)
+    pieces = desed_files.soundbank_pieces(raw, tmp_path / "cut", DESED().classes, Recipe(16000, 10.0))
+    assert {(piece.role, piece.label) for piece in pieces} == {
+        ("background", "home"), ("background", "short"), ("foreground", "Dog"), ("foreground", "Speech"),
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(
