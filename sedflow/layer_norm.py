@@ -14,6 +14,6 @@ class LayerNorm(nn.LayerNorm):
 
     def forward(self, tokens: Tensor, others: Tensor | None = None, scale: float = 1.0) -> Tensor:
         """(…, dim) → the norm of ``tokens`` + ``scale`` · ``others``, (…, dim)."""
-        if passes_pay(tokens):
+        if passes_pay(tokens, others, self.weight, self.bias):
             return bfloat16.norm_of_sum(tokens, others, scale, self.weight, self.bias, self.eps)
         return super().forward(tokens if others is None else torch.add(tokens, others, alpha=scale))

@@ -138,7 +138,7 @@ def attention(
     """
     compiling = torch.compiler.is_compiling()
     fused_is_slow = values.dtype == torch.bfloat16 and not compiling and not _multiplies_in_tiles()
-    if passes_pay(queries) and not dropped:
+    if passes_pay(queries, keys, values) and not dropped:
         return _attention_compiled(queries, keys, values, _added(bias, values.dtype), gate)
     if fused_is_slow and _inferring(queries) and not dropped:
         return _attention_step_by_step(queries, keys, values, _added(bias, values.dtype), gate)
@@ -231,9 +231,10 @@ def _orders_weights(features: Tensor, weight: Tensor) -> bool:
     return _inferring(features) and features.dtype == weight.dtype and _has_onednn(weight.dtype)
 
 
-def passes_pay(features: Tensor) -> bool:
-    """Whether `sedflow.bfloat16`, which keeps to one core, is faster than PyTorch on all of its threads."""
-    in_half = features.dtype == torch.bfloat16
+def passes_pay(features: Tensor, *others: Tensor | None) -> bool:
+    """Whether `sedflow.bfloat16` takes all of these, and is faster on one core than PyTorch on all of its threads."""
+    # it reads bits, and would take those of a float32 for bfloat16
+    in_half = all(part is None or part.dtype == torch.bfloat16 for part in (features, *others))
     return in_half and _inferring(features) and torch.get_num_threads() <= _FEW_THREADS
 
 

@@ -65,6 +65,19 @@ def test_norm_is_float32s_rounded(dim, summed):
     torch.testing.assert_close(norm(tokens, others, 1.5).float(), expected, rtol=0.1, atol=0.1)
 
 
+@torch.no_grad()
+def test_a_norm_in_float32_of_bfloat16_tokens_is_torchs():
+    norm = layer_norm.LayerNorm(16)
+    norm.weight.copy_(drawn(16, seed=1))
+    norm.bias.copy_(drawn(16, seed=2))
+    tokens, others = drawn(2, 5, 16), torch.randn(2, 5, 16)
+    expected = F.layer_norm(tokens.float(), (16,), norm.weight, norm.bias)
+    torch.testing.assert_close(norm(tokens).float(), expected, rtol=ONE_BIT, atol=1e-5)
+    # what is added to bfloat16 tokens may be float32
+    expected = F.layer_norm(tokens + others, (16,), norm.weight, norm.bias)
+    torch.testing.assert_close(norm(tokens, others), expected)
+
+
 def test_infinity_is_seen_behind_a_norm():
     tokens = torch.zeros(2, 8).bfloat16()
     tokens[0, 3] = torch.inf

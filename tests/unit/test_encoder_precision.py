@@ -85,6 +85,24 @@ def test_batch_norms_stay_in_float32(mirror_dir, name, dtype):
     assert halved.train().to(dtype)(0.1 * torch.randn(2, 32_000)).isfinite().all()
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("threads", [1, 4])
+def test_norms_may_stay_in_float32_in_a_bfloat16_network(encoder, threads):
+    waveform = recordings(encoder)["ordinary"]
+    exact = encoder(waveform)
+    halved = copy.deepcopy(encoder).bfloat16()
+    for module in halved.modules():
+        if isinstance(module, torch.nn.LayerNorm):
+            module.float()
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(threads)
+        embeddings = halved(waveform).float()
+    finally:
+        torch.set_num_threads(before)
+    assert torch.cosine_similarity(embeddings, exact, dim=2).min() > 0.98
+
+
 @pytest.mark.parametrize("dtype", HALVES)
 def test_gradients_in_half_precision_are_finite(encoder, dtype):
     for kind, waveform in recordings(encoder).items():
