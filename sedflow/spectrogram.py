@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
-import torchaudio
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -33,8 +34,7 @@ class MelSpectrogram(FrontEnd):
         super().__init__()
         self.n_fft, self.hop, self.power = n_fft, hop, power
         self.register_buffer("window", window, persistent=False)
-        bank = torchaudio.functional.melscale_fbanks(n_fft // 2 + 1, float(low_hz), float(high_hz), bands, sample_rate)
-        self.register_buffer("bank", bank.T.contiguous(), persistent=False)
+        self.register_buffer("bank", htk_mel_bank(bands, n_fft, sample_rate, low_hz, high_hz), persistent=False)
 
     def forward(self, waveform: Tensor) -> Tensor:
         """(batch, samples) → (batch, bands, samples // hop + 1) float32."""
@@ -80,3 +80,19 @@ class KaldiFbank(FrontEnd):
         before = torch.cat([frames[:, :, :1], frames[:, :, :-1]], dim=2)
         windowed = torch.sub(frames, before, alpha=0.97) * self.povey
         return (power_of(torch.fft.rfft(windowed, self._n_fft)) @ self.bank).clamp(min=self._floor).log()
+
+
+def htk_mel_bank(bands: int, n_fft: int, sample_rate: int, low_hz: float, high_hz: float) -> Tensor:
+    """Triangles that are linear in Hz between centres even in mel = 2595 log10(1 + f / 700), peak 1.
+
+    torchaudio's ``melscale_fbanks`` gives the same numbers, but no bank on the meta device.
+
+    Returns
+    -------
+    (bands, n_fft // 2 + 1) float32
+    """
+    low, high = (2595.0 * math.log10(1.0 + edge / 700.0) for edge in (low_hz, high_hz))
+    corners = 700.0 * (10.0 ** (torch.linspace(low, high, bands + 2) / 2595.0) - 1.0)
+    widths = corners.diff().unsqueeze(1)
+    distances = corners.unsqueeze(1) - torch.linspace(0, sample_rate // 2, n_fft // 2 + 1)  # (bands + 2, bins), Hz
+    return torch.minimum(-distances[:-2] / widths[:-1], distances[2:] / widths[1:]).clamp(min=0)
