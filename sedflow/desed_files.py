@@ -70,11 +70,11 @@ def fetch_table(part: Part, name: str, folders: Sequence[Path], raw: Path) -> Pa
     out = raw / "metadata" / f"{name}.tsv"
     source = find_table(part, folders)
     if source is None and part.archive:
-        source = _locate(unpacked(*part.archive, raw / "official"), part.table)
+        source = _locate(unpacked(*part.archive, raw / "official", folders), part.table)
     elif source is None and part.tables and part.tables[1].endswith(".tsv"):
-        source = fetch_record(*part.tables, raw / "official")
+        source = fetch_record(*part.tables, raw / "official", folders)
     elif source is None and part.tables:
-        source = _locate(unpacked(*part.tables, raw / "official"), part.table)
+        source = _locate(unpacked(*part.tables, raw / "official", folders), part.table)
     if source is None:
         raise DownloadError(
             f"desed: no {part.table} in {[str(folder) for folder in folders]}; put it there (ATST-SED's split is in "
@@ -96,7 +96,7 @@ def audio_folders(part: Part, folders: Sequence[Path], raw: Path) -> list[Path]:
     places = [folder / (part.audio + suffix) for folder in folders for suffix in ("_16k", "")]
     found = [place for place in places if place.is_dir()]
     if not found and part.archive:
-        content = unpacked(*part.archive, raw / "official")
+        content = unpacked(*part.archive, raw / "official", folders)
         tail = Path(part.audio).parts
         found = [
             path for path in sorted(content.rglob(tail[-1])) if path.is_dir() and path.parts[-len(tail) :] == tail
@@ -116,7 +116,7 @@ def fetch_soundbank(folders: Sequence[Path], raw: Path) -> None:
     banks = [folder / "audio" / "train" / "soundbank" for folder in folders]
     found = _roles(banks)
     if len(found) < len(ROLES):
-        content = unpacked(*SOUNDBANK, raw / "official")
+        content = unpacked(*SOUNDBANK, raw / "official", folders)
         packed = [path.parent for role in ROLES for path in sorted(content.rglob(role)) if "train" in path.parts]
         banks = [*banks, *packed, content]
         found = _roles(banks)

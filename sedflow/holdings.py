@@ -19,7 +19,7 @@ from sedflow.events import END_SLACK_SECONDS, LabelError, clip_id, read_table, w
 from sedflow.files import sha256
 from sedflow.params import HELD_OUT
 
-_VIDEO = re.compile(r"Y?(?P<id>[\w-]{11})(_(?P<start>\d+(\.\d+)?)(_(?P<end>\d+(\.\d+)?))?)?")
+_VIDEO = re.compile(r"Y?(?P<id>[\w-]{11})(_(?P<start>\d+(\.\d+)?)([_-](?P<end>\d+(\.\d+)?))?)?")
 LONGEST_SECONDS = 11.0  # of a segment of AudioSet: ten, and what encoders add
 SHORTEST_MILLISECONDS = 100  # of a segment: times that differ by less are seconds
 COLUMNS = ("path", "sha256", "bytes", "set", "clip")
@@ -202,8 +202,8 @@ def told_videos(name: str) -> list[str]:
 def told_segments(name: str) -> list[tuple[str, int | None]]:
     """Video and start in milliseconds as a file's name gives them; None if it gives no start.
 
-    ``<id>_30000``, ``<id>_30000_40000``, ``<id>_30_40`` and ``<id>_30.000_40.000`` start at 30 s; of a lone number
-    without decimals both readings count.
+    ``<id>_30000``, ``<id>_30000_40000``, ``<id>_30_40``, ``<id>_30.000_40.000`` and ``<id>_30.0-40.0`` start at 30 s;
+    of a lone number without decimals both readings count.
     """
     parts = _VIDEO.fullmatch(name)
     if parts is None or parts["start"] is None:

@@ -6,6 +6,7 @@ import fnmatch
 import hashlib
 import json
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 from sedflow.download import DownloadError, fetch
@@ -17,8 +18,8 @@ RECORDS = "https://zenodo.org/api/records"
 log = logging.getLogger(__name__)
 
 
-def fetch_record(record: int, key: str, folder: Path) -> Path:
-    """Bring a file of a record to ``folder/<record>``.
+def fetch_record(record: int, key: str, folder: Path, places: Sequence[Path] = ()) -> Path:
+    """Bring a file of a record to ``folder/<record>``, unless it is in one of the ``places`` already.
 
     A file next to it holds the expected sum; a file that is present and right is kept without a connection.
 
@@ -26,6 +27,8 @@ def fetch_record(record: int, key: str, folder: Path) -> Path:
     ----------
     record : int    the number in the record's address
     key : str    name of the file there, or a pattern that fits one
+    folder : Path
+    places : sequence of Path    folders of the user's or of a mirror; their files are taken as they are
 
     Returns
     -------
@@ -33,12 +36,24 @@ def fetch_record(record: int, key: str, folder: Path) -> Path:
 
     Raises
     ------
-    DownloadError    no such file in the record, or not the sum that the record says
+    DownloadError    no connection, no such file in the record, or not the sum that the record says
     """
     for known in sorted((folder / str(record)).glob(f"{key}.complete")):
         out = known.with_suffix("")
         if out.is_file() and _is_right(out, known.read_text(encoding="utf-8").strip()):
             return out
+    given = [path for place in places for path in sorted(place.glob(key)) if path.is_file()]
+    if given:
+        return given[0]
+    try:
+        return _fetch(record, key, folder)
+    except DownloadError as error:
+        place = places[0] if places else "the folder of this corpus in a mirror and set SEDFLOW_MIRROR to the mirror"
+        raise DownloadError(f"{error}; or put {key} of zenodo.org/records/{record} into {place}") from None
+
+
+def _fetch(record: int, key: str, folder: Path) -> Path:
+    """Download a file of a record, if it is not there and right."""
     entries = {entry["key"]: entry for entry in _listing(record, folder)}
     fitting = fnmatch.filter(entries, key)
     if len(fitting) != 1:
@@ -60,22 +75,24 @@ def fetch_record(record: int, key: str, folder: Path) -> Path:
     return out
 
 
-def unpacked(record: int, key: str, folder: Path) -> Path:
+def unpacked(record: int, key: str, folder: Path, places: Sequence[Path] = ()) -> Path:
     """Folder with the content of a record's archive, fetched and unpacked unless it was before.
 
-    The archive is deleted when all of its files are there, which a file next to them records.
+    A fetched archive is deleted when all of its files are there, which a file next to them records; one in ``places``
+    stays.
     """
     content = folder / str(record) / key.partition(".")[0].strip("*")
     done = _complete(content)
     if not done.is_file():
-        archive = fetch_record(record, key, folder)
+        archive = fetch_record(record, key, folder, places)
         try:
             unpack(archive, content)
         except ArchiveError as error:
-            raise DownloadError(f"{record}/{key}: {error}") from None
+            raise DownloadError(f"{archive}: {error}") from None
         done.write_text(f"{key}\n", encoding="utf-8")
-        archive.unlink()
-        _complete(archive).unlink()
+        if _complete(archive).is_file():
+            archive.unlink()
+            _complete(archive).unlink()
     return content
 
 

@@ -69,14 +69,14 @@ class Dcase2016Task2:
 
     def download(self, raw: Path, mirror: Path | None = None) -> None:
         """Find or fetch the scenes and check their labels."""
-        folder = Path(self.path) if self.path else mirror / "dcase2016_task2" if mirror else raw / "nowhere"
-        if not folder.is_dir():
-            if self.path:
-                raise DownloadError(f"{self.path}: no such folder; set `path` to your copy or leave it out")
-            folder = unpacked(RECORD, ARCHIVE, raw / "official")
-        root = _root(folder)
+        folders = [Path(self.path)] if self.path else [mirror / "dcase2016_task2"] if mirror else []
+        if self.path and not folders[0].is_dir():
+            raise DownloadError(f"{self.path}: no such folder; set `path` to your copy or leave it out")
+        if not self.path and not any(_root(folder) for folder in folders):
+            folders = [unpacked(RECORD, ARCHIVE, raw / "official", folders)]
+        root = _root(folders[0])
         if root is None:
-            raise DownloadError(f"{folder}: no train.json in it; {CURE}")
+            raise DownloadError(f"{folders[0]}: no train.json in it; {CURE}")
         wanted, ends = {}, {}
         for split in SPLITS.values():
             labels = read_annotation(root / f"{split}.json", self.classes)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sedflow.audio import info
+from sedflow.audio import info, recordings
 from sedflow.clips import cut_events, windows, write_clip
 from sedflow.corpora import Prepared
 from sedflow.download import DATA, DownloadError
@@ -102,10 +102,10 @@ class Maestro:
     def download(self, raw: Path, mirror: Path | None = None) -> None:
         """Find or fetch the recordings and their annotations, and check each of them."""
         folders = [Path(self.path)] if self.path else [mirror / "maestro"] if mirror else []
-        if not any(folder.is_dir() for folder in folders):
-            if self.path:
-                raise DownloadError(f"{self.path}: no such folder; set `path` of maestro to your copy or leave it out")
-            folders = [unpacked(RECORD, archive, raw / "official") for archive in ARCHIVES]
+        if self.path and not folders[0].is_dir():
+            raise DownloadError(f"{self.path}: no such folder; set `path` of maestro to your copy or leave it out")
+        if not self.path and not any(recordings(folder) for folder in folders):
+            folders = [unpacked(RECORD, archive, raw / "official", folders) for archive in ARCHIVES]
         texts = _annotations(folders, self.recordings)
         found, missing = find(self._by_source(), dict.fromkeys(self.sources, folders))
         mute = [holding for holding in found if holding.clip not in texts]
@@ -142,8 +142,8 @@ class Maestro:
             if source == "soft" and not of_window:
                 continue  # nobody rated these seconds, which is not the same as silence
             out = audio / source / f"{holding.clip}-{round(100 * begin):06d}-{round(100 * end):06d}.flac"
-            recordings = (f"maestro/{holding.clip}",)
-            clip = write_clip(holding.path, out, source, self.sample_rate, begin, end - begin, recordings)
+            original = (f"maestro/{holding.clip}",)
+            clip = write_clip(holding.path, out, source, self.sample_rate, begin, end - begin, original)
             made.clips.append(clip)
             made.strong[clip.id] = cut_events(of_window, 0.0, clip.seconds)
         return made

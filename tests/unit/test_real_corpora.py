@@ -9,6 +9,7 @@ import re
 import shutil
 import tarfile
 import threading
+import time
 from pathlib import Path
 
 import corpus_folders
@@ -398,6 +399,45 @@ def test_a_file_that_is_not_the_record_s_is_refused(tmp_path, record):
         zenodo.fetch_record(1, "b.tsv", tmp_path / "raw")
 
 
+@pytest.fixture
+def offline(monkeypatch):
+    monkeypatch.setattr(zenodo, "RECORDS", "http://127.0.0.1:9")
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+
+
+@pytest.mark.parametrize(
+    ("corpus", "name", "archives", "settings"),
+    [
+        (DESED, "desed", {"dcase_synth.zip": ""}, {"weak_share": 1.0, "seconds": 2.0}),
+        (
+            Maestro,
+            "maestro",
+            {"development_audio.zip": "development_audio", "development_annotation.zip": "development_annotation"},
+            {"allow_missing": FEW},
+        ),
+        (Dcase2016Task2, "dcase2016", {"hear2021-dcase2016_task2-full.tar.gz": ""}, {}),
+    ],
+)
+def test_archives_in_the_mirror_are_taken_without_a_connection_and_kept(
+    tmp_path, offline, corpus, name, archives, settings
+):
+    make = functools.partial(getattr(corpus_folders, name), tmp_path / "whole")
+    whole = make(CITY) if name == "maestro" else make()
+    mirror = tmp_path / "mirror" / {"dcase2016": "dcase2016_task2"}.get(name, name)
+    mirror.mkdir(parents=True)
+    if name == "desed":  # what YouTube has is the user's
+        shutil.copytree(whole, mirror, dirs_exist_ok=True)
+        for part in corpus_folders.SYNTHETIC.values():
+            shutil.rmtree(mirror / "audio" / part)
+            (mirror / "metadata" / f"{part}.tsv").unlink()
+    with pytest.raises(DownloadError, match=rf"127\.0\.0\.1.*or put .* into {re.escape(str(mirror))}"):
+        corpus(**settings).download(tmp_path / "raw", tmp_path / "mirror")
+    for key, part in archives.items():
+        archive(mirror / key, whole / part)
+    corpus(**settings).download(tmp_path / "raw", tmp_path / "mirror")
+    assert read_holdings(tmp_path / "raw") and all((mirror / key).is_file() for key in archives)
+
+
 def test_desed_takes_from_zenodo_what_the_folder_lacks(tmp_path, record):
     serve, _, _ = record
     whole = corpus_folders.desed(tmp_path / "whole" / "dcase_synth")
@@ -558,7 +598,7 @@ def test_audioset_counts_missing_clips_and_leaves_out_what_others_test_on(tmp_pa
         AudioSetStrong(path=[str(tmp_path / "nowhere")]).download(tmp_path / "raw")
 
 
-@pytest.mark.parametrize("times", ["_30000", "_30000_40000", "_30", "_30_40", "_30.000_40.000", ""])
+@pytest.mark.parametrize("times", ["_30000", "_30000_40000", "_30", "_30_40", "_30.000_40.000", "_30.0-40.0", ""])
 def test_audioset_finds_a_segment_by_the_start_that_a_name_gives(times):
     assert set(sought_segment("b0RFKhbpFJA_30000")) & set(told_segments(f"Yb0RFKhbpFJA{times}"))
     other = set(sought_segment("b0RFKhbpFJA_0")) & set(told_segments(f"Yb0RFKhbpFJA{times}"))
