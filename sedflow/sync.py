@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 from base64 import urlsafe_b64decode
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -26,6 +26,7 @@ from sedflow.files import sha256, write_text
 from sedflow.yaml_text import load_yaml
 
 METADATA = Path(".snakemake/metadata")
+INCOMPLETE = Path(".snakemake/incomplete")
 MADE = Path(".snakemake/made.json")
 LOCK = Path("dvc.lock")
 # what DVC never touches
@@ -42,12 +43,19 @@ def foreign_outputs() -> list[str]:
 
     Its record of an output holds the file's time: another time means that DVC or git put another version there, unless
     the content is the one that was made. A clone that has files of ``dvc.lock`` but no records is foreign as a whole.
+    What a job was making when it was killed, or makes now, is its own: Snakemake makes it again.
     """
     records = _records()
     if not records:
         return [out for out in _locked_outputs() if os.path.exists(out)]
     made = _made()
     return sorted(out for out, ended in records.items() if _is_another(out, ended) and not _is_equal(out, ended, made))
+
+
+def unrecorded_runs(names: Iterable[str]) -> list[str]:
+    """Finished runs of these systems, if Snakemake has no records at all and so would take them for up to date."""
+    runs = [str(file.parent) for name in names for file in Path("models", name).glob("*/*/seed*/settings.json")]
+    return [] if any(_record_files()) else sorted(runs)
 
 
 def remember(adopted: bool = False) -> None:
@@ -126,14 +134,20 @@ def _look_again() -> None:
     _run("dvc", "repro", "--single-item", *(["--force"] if there else []), "--quiet", "code")
 
 
+def _record_files() -> Iterator[Path]:
+    """Snakemake's records of finished jobs; until all those of a job are written, marks of their names stand beside."""
+    for path in METADATA.rglob("*") if METADATA.is_dir() else ():
+        if path.is_file() and not (INCOMPLETE / path.relative_to(METADATA)).is_file():
+            yield path
+
+
 def _records() -> dict[str, float]:
     """Outputs → their times in Snakemake's records; a record's name is the output's in base64."""
     records = {}
-    for path in METADATA.rglob("*") if METADATA.is_dir() else ():
-        if path.is_file():
-            name = "".join(part.removeprefix("@") for part in path.relative_to(METADATA).parts)
-            ended = json.loads(path.read_text(encoding="utf-8"))["endtime"]
-            records[urlsafe_b64decode(name).decode()] = ended
+    for path in _record_files():
+        name = "".join(part.removeprefix("@") for part in path.relative_to(METADATA).parts)
+        ended = json.loads(path.read_text(encoding="utf-8"))["endtime"]
+        records[urlsafe_b64decode(name).decode()] = ended
     return records
 
 

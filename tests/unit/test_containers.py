@@ -41,3 +41,10 @@ def test_an_image_has_nothing_that_git_ignores():
 def test_a_container_is_started_with_room_for_the_batches_of_its_workers(file):
     runs = [line for line in (ROOT / "envs" / file).read_text().splitlines() if "docker run --rm" in line]
     assert runs and all("--shm-size=8g" in line for line in runs)
+
+
+@pytest.mark.parametrize("file", ["Dockerfile", "Dockerfile.blackwell"])
+def test_a_container_that_runs_the_pipeline_leaves_records_and_half_finished_runs_in_the_checkout(file):
+    runs = [line for line in (ROOT / "envs" / file).read_text().splitlines() if "docker run" in line]
+    pipelines = [line for line in runs if "snakemake" in line]
+    assert pipelines and all('-v "$PWD:/checkout" -w /checkout ' in line for line in pipelines)

@@ -29,12 +29,20 @@ try:
 except ValueError as error:
     stop(error)
 
-# Within `dvc repro` DVC decides, it has removed the stage's outputs; elsewhere our records must be true.
-if workflow.is_main_process and "--touch" not in sys.argv and "DVC_STAGE" not in os.environ:
+# Within `dvc repro` DVC decides, it has removed the stage's outputs; elsewhere our records must be true, but for the
+# commands that mend them.
+MENDS = bool({"--touch", "--unlock", "--cleanup-metadata"} & set(sys.argv))
+if workflow.is_main_process and not MENDS and "DVC_STAGE" not in os.environ:
     if foreign := sync.foreign_outputs():
         stop(
             f"{len(foreign)} files are not those that Snakemake recorded (e.g. {foreign[0]}): they were changed by DVC, "
             "git or by hand, so Snakemake cannot know what they were made with. Run: sedflow sync adopt"
+        )
+    if runs := sync.unrecorded_runs(PAGES.names):
+        stop(
+            f"{len(runs)} finished runs (e.g. {runs[0]}), but no .snakemake/ that says what they were made with. Bring "
+            "it back (a container has to mount the whole checkout), delete the runs, or, if settings and code have not "
+            f"changed since, take all files as they are: snakemake --touch --forceall {Path(runs[0]).parts[1]}"
         )
 if workflow.is_main_process and "DVC_STAGE" in os.environ:
     try:
