@@ -59,7 +59,7 @@ def weights(name: str) -> str:
     SettingsError    a name that data/pretrained.yaml lacks, or a file that does not exist
     """
     if name in pretrained():
-        return pretrained()[name]["sha256"] or name
+        return weights_content(name)
     if weights_file(name) != name:
         raise plugins.SettingsError(f"no weights {name!r}{plugins.nearest(name, pretrained())}")
     if not Path(name).is_file():

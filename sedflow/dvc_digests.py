@@ -8,9 +8,14 @@ from pathlib import Path
 from sedflow import digest, plan
 from sedflow.audio import recordings
 from sedflow.files import sha256
-from sedflow.params import SettingsError, System
+from sedflow.params import SettingsError, Stage, System, canonical
 
 STAGES = ("frozen", "finetune")
+_KINDS = {
+    "data": "recordings or label tables of the corpora",
+    "features": "the weights of an encoder",
+    "train": "weights, detectors that listen along or recordings of augmentations",
+}
 COMMANDS = {
     "data": ("download", "soundbank", "prepare", "collect", "inventory"),
     "features": ("weights", "features", "inventory"),
@@ -21,48 +26,71 @@ COMMANDS = {
 
 
 def code_digests(system: System) -> dict[str, str]:
-    """What DVC follows instead of source files: its stage → digest of the code that the stage's commands run."""
+    """What DVC follows instead of files, by its stage: digests of the code that the stage's commands run, and of what
+    they read that no stage makes.
+    """
     used = {
         "data": [("corpora", spec["name"]) for spec in plan.corpora(system).values()],
         "features": [(family, name) for family, name in plan.network_plugins(system) if family == "encoders"],
         "evaluate": plan.network_plugins(system),
     }
     digests = {step: _joined(commands, used.get(step, [])) for step, commands in COMMANDS.items() if step != "train"}
-    digests["data"] += own_data(system)
-    trained = {
-        name: _joined(COMMANDS["train"], plan.train_plugins(system, stage)) for name, stage in system.stages.items()
-    }
-    return {**digests, **trained}
+    digests["features"] += _cached(system)
+    for name, stage in system.stages.items():
+        digests[name] = _joined(COMMANDS["train"], plan.train_plugins(system, stage))
+    own = own_files(system)
+    return {step: text + own.get(step, "") for step, text in digests.items()}
 
 
-def own_data(system: System) -> str:
-    """What a system's corpora are read from and no stage makes: sums of tables, and which recordings lie in folders."""
-    lines = []
+def own_files(system: System) -> dict[str, str]:
+    """Digests of what a system reads and no stage makes, by the stage of DVC that reads it.
+
+    These are a corpus' tables, weights and finished detectors, by their content, and the recordings that lie in the
+    folders of corpora and augmentations.
+    """
+    encoders = {spec["name"]: spec["weights"] for spec in system.detector.encoders if spec.get("weights")}
+    weights = "".join(f"{encoder} {digest.weights(name)}\n" for encoder, name in encoders.items())
+    lines = {"data": "", "features": weights}
     for folder, spec in plan.corpora(system).items():
         sums = " ".join(sha256(table) for table in plan.corpus_tables(spec))
         content = f"{sums} {plan.corpus_listing_digest(spec)}"
-        lines.append(f"{folder} {hashlib.sha256(content.encode()).hexdigest()[:16]}\n")
-    return "".join(lines)
+        lines["data"] += f"{folder} {hashlib.sha256(content.encode()).hexdigest()[:16]}\n"
+    for name, stage in system.stages.items():
+        lines[name] = "" if stage.start_from else weights
+        for file in plan.listeners(stage):
+            lines[name] += f"{file} {sha256(file) if Path(file).is_file() else 'missing'}\n"
+        if _augment_folders(stage):
+            lines[name] += f"augment {plan.augment_listing_digest(stage)}\n"
+    return lines
 
 
-def raw_is_there(system: System) -> bool:
-    """Whether the folders are there that the system's corpora are read from: a clone has the clips alone."""
+def own_files_are_there(system: System) -> bool:
+    """Whether the files and folders of the user's own are there that the system reads: a clone has the clips alone."""
     paths = [spec["path"] for spec in plan.corpora(system).values() if spec.get("path")]
-    folders = [Path(folder) for path in paths for folder in ([path] if isinstance(path, str) else path)]
-    return all(recordings(folder) for folder in folders)
+    folders = [folder for path in paths for folder in ([path] if isinstance(path, str) else path)]
+    weights = [spec["weights"] for spec in system.detector.encoders if spec.get("weights")]
+    files = [name for name in weights if digest.weights_file(name) == name]
+    for stage in system.stages.values():
+        folders += _augment_folders(stage)
+        files += plan.listeners(stage)
+    return all(map(recordings, folders)) and all(Path(file).is_file() for file in files)
 
 
-def check_own_data(system: System, noted: Path) -> None:
-    """Refuse to work within ``dvc repro`` on recordings or tables that changed since DVC noted them.
+def check_own_files(system: System, noted: Path) -> None:
+    """Refuse to work within ``dvc repro`` on files of the user's own that changed since DVC noted them.
 
-    DVC cannot watch a folder that a page names: the digests that its first stage writes speak for it, and DVC runs that
-    stage again for changed code or settings alone.
+    DVC cannot watch what a page names: the digests that its first stage writes into the folder ``noted`` speak for it,
+    and DVC runs that stage again for changed code or settings alone.
     """
-    if raw_is_there(system) and noted.is_file() and not noted.read_text(encoding="utf-8").endswith(own_data(system)):
-        raise SettingsError(
-            f"recordings or label tables of {list(plan.corpora(system))} changed, which DVC does not see by itself: "
-            "run `dvc repro --single-item --force code`, then `dvc repro`; or `snakemake`, then `sedflow sync record`"
-        )
+    if not own_files_are_there(system):
+        return
+    for step, lines in own_files(system).items():
+        file = noted / f"{step}.txt"
+        if file.is_file() and not file.read_text(encoding="utf-8").endswith(lines):
+            raise SettingsError(
+                f"{_KINDS.get(step, _KINDS['train'])} changed, which DVC does not see by itself: run `dvc repro "
+                "--single-item --force code`, then `dvc repro`; or `snakemake`, then `sedflow sync record`"
+            )
 
 
 def check(name: str, system: System) -> None:
@@ -78,3 +106,16 @@ def check(name: str, system: System) -> None:
 
 def _joined(commands, used) -> str:
     return "".join(f"{command} {digest.code(command, used)}\n" for command in commands)
+
+
+def _augment_folders(stage: Stage) -> list[str]:
+    return [spec["folder"] for spec in stage.augment if "folder" in spec]
+
+
+def _cached(system: System) -> str:
+    """Which features stages read, as far as dvc.yaml cannot follow it: pages need not write these settings out."""
+    first, *later = system.stages.items()
+    told = {name: [stage.freeze, stage.sources] for name, stage in later if plan.caches(system, stage)}
+    if not first[1].cached:
+        told[first[0]] = "not cached"
+    return f"stages {canonical(told)}\n" if told else ""

@@ -130,7 +130,7 @@ def check() -> None:
 def _look_again() -> None:
     """Note what code and, if it is here, the user's own data are now: DVC does not ask while settings stay."""
     choices = yaml.safe_load(Path("params.yaml").read_text(encoding="utf-8"))
-    there = dvc_digests.raw_is_there(systems.sketch(choices["system"], choices["variant"]))
+    there = dvc_digests.own_files_are_there(systems.sketch(choices["system"], choices["variant"]))
     _run("dvc", "repro", "--single-item", *(["--force"] if there else []), "--quiet", "code")
 
 

@@ -156,25 +156,76 @@ def test_code_that_dvc_follows_is_what_snakemake_follows():
     assert f"score {digest.code('score', plan.network_plugins(SYSTEM))}\n" in digests["evaluate"]
 
 
+def note(system, folder):
+    """What DVC's first stage notes of a system."""
+    for step, text in dvc_digests.code_digests(system).items():
+        (folder / f"{step}.txt").write_text(text)
+
+
 def test_labels_and_recordings_of_ones_own_are_followed_too_and_work_on_changed_ones_is_refused(tmp_path):
     (tmp_path / "audio").mkdir()
     (tmp_path / "audio/a.wav").write_bytes(b"RIFF")
     rows = "".join(f"{name}.wav\t1\t2\tRobin\n" for name in "abcde")
     (tmp_path / "strong.tsv").write_text("filename\tonset\toffset\tevent_label\n" + rows)
     system = SYSTEM.model_copy(update={"corpora": [{"name": "folder", "path": str(tmp_path), "as": "birds"}]})
-    noted = tmp_path / "data.txt"
-    noted.write_text(dvc_digests.code_digests(system)["data"])
-    dvc_digests.check_own_data(system, noted)
+    note(system, tmp_path)
+    dvc_digests.check_own_files(system, tmp_path)
     for file, content in (("strong.tsv", "e.wav\t1\t2\tRobin\n"), ("audio/f.wav", "RIFF")):
         with (tmp_path / file).open("a") as opened:
             opened.write(content)
-        with pytest.raises(SettingsError, match=r"tables of \['birds'\] changed.* --force code"):
-            dvc_digests.check_own_data(system, noted)
-        noted.write_text(dvc_digests.code_digests(system)["data"])
-    dvc_digests.check_own_data(system, noted)
-    noted.write_text("birds 0000000000000000\n")
+        with pytest.raises(SettingsError, match=r"label tables of the corpora changed.* --force code"):
+            dvc_digests.check_own_files(system, tmp_path)
+        note(system, tmp_path)
+    dvc_digests.check_own_files(system, tmp_path)
+    (tmp_path / "data.txt").write_text("birds 0000000000000000\n")
     shutil.rmtree(tmp_path / "audio")  # a clone without recordings has nothing to say
-    dvc_digests.check_own_data(system, noted)
+    dvc_digests.check_own_files(system, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("file", "step", "kind"),
+    [
+        ("own.pt", "features", "the weights of an encoder"),
+        ("listener.safetensors", "finetune", "detectors that listen along"),
+        ("impulses/phone.wav", "finetune", "recordings of augmentations"),
+    ],
+)
+def test_weights_listeners_and_impulse_responses_of_ones_own_are_followed_too(tmp_path, file, step, kind):
+    (tmp_path / "impulses").mkdir()
+    for name in ("own.pt", "listener.safetensors", "impulses/phone.wav"):
+        (tmp_path / name).write_bytes(b"some")
+    detector, stages = copy.deepcopy(PAGE["detector"]), copy.deepcopy(PAGE["stages"])
+    detector["encoders"][0]["weights"] = str(tmp_path / "own.pt")
+    stages["finetune"]["losses"].append({"name": "distillation", "checkpoint": str(tmp_path / "listener.safetensors")})
+    stages["finetune"]["augment"] = [{"name": "device_impulse", "folder": str(tmp_path / "impulses")}]
+    system = SYSTEM.model_copy(update={"detector": params.Detector(**detector)})
+    system = system.model_copy(update={"stages": {name: params.Stage(**stage) for name, stage in stages.items()}})
+    note(system, tmp_path)
+    dvc_digests.check_own_files(system, tmp_path)
+    before = dvc_digests.code_digests(system)
+    (tmp_path / file).write_bytes(b"some other")
+    after = dvc_digests.code_digests(system)
+    assert step in {name for name in before if after[name] != before[name]} <= {"features", "frozen", "finetune"}
+    with pytest.raises(SettingsError, match=f"{kind}.* changed, which DVC does not see"):
+        dvc_digests.check_own_files(system, tmp_path)
+    (tmp_path / file).unlink()  # a clone without them has nothing to say
+    dvc_digests.check_own_files(system, tmp_path)
+
+
+def test_official_weights_of_another_sum_and_later_stages_that_read_the_cache_are_followed_by_dvc(monkeypatch):
+    before = dvc_digests.code_digests(SYSTEM)
+    stages = copy.deepcopy(PAGE["stages"])
+    stages["finetune"]["freeze"] = ["mobilenet"]
+    del stages["finetune"]["optimizer"]["lr"]["mobilenet"]
+    assert dvc_digests.code_digests(changed(stages=stages))["features"] != before["features"]
+    stages = copy.deepcopy(PAGE["stages"])
+    stages["frozen"]["cached"] = False
+    assert dvc_digests.code_digests(changed(stages=stages))["features"] != before["features"]
+    releases = digest.pretrained()
+    other = {**releases, "mn04_as": {**releases["mn04_as"], "sha256": "another"}}
+    monkeypatch.setattr(digest, "pretrained", lambda: other)
+    after = dvc_digests.code_digests(SYSTEM)
+    assert {name for name in before if after[name] != before[name]} == {"features", "frozen"}
 
 
 def test_a_page_that_dvc_does_not_cover_is_refused_with_what_covers_it():

@@ -15,7 +15,7 @@ SETTINGS = Path(config.get("settings", "."))
 
 # Jobs whose network runs on a GPU take turns at it (the profile names one); without a GPU the cores decide alone. This
 # asks the machine that plans; dxg is WSL's device. Profiles of clusters say it themselves.
-GPU = int(Path("/dev/dxg").exists() or any(Path("/dev").glob("nvidia[0-9]*")))
+GPU = int(config.get("gpu", Path("/dev/dxg").exists() or any(Path("/dev").glob("nvidia[0-9]*"))))
 
 
 def stop(message):
@@ -46,8 +46,8 @@ if workflow.is_main_process and not MENDS and "DVC_STAGE" not in os.environ:
         )
 if workflow.is_main_process and "DVC_STAGE" in os.environ:
     try:
-        noted = Path("data/inventory", SHARED.system, "code/data.txt")
-        dvc_digests.check_own_data(PAGES.system(SHARED.system, SHARED.variant), noted)
+        noted = Path("data/inventory", SHARED.system, "code")
+        dvc_digests.check_own_files(PAGES.system(SHARED.system, SHARED.variant), noted)
     except ValueError as error:
         stop(error)
 
