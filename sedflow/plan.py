@@ -177,6 +177,11 @@ def networks(stage: Stage) -> list[str]:
     return ["student"] + ["teacher"] * (stage.teacher is not None)
 
 
+def processors(stage: Stage) -> int:
+    """How many processors a stage keeps busy beside a GPU: its processes and the loaders of each."""
+    return stage.processes * (1 + stage.workers)
+
+
 def used_sources(system: System, stage: Stage) -> list[str]:
     """Sources whose clips a stage reads, and validation; ``pseudo`` stands for those of its ensemble."""
     used = [source for source, share in stage.sources.items() if share]

@@ -39,18 +39,25 @@ def test_wildcards_reach_the_shell_through_params_only(rule):
     assert set(re.findall(r"\{(\w+)", shell)) <= {"params", "input", "output", "log", "threads"}
 
 
-def test_a_cluster_gives_a_gpu_to_every_job_that_wants_one_wherever_it_is_submitted(pristine, tmp_path):
+def test_a_cluster_gives_jobs_the_gpus_processors_and_time_they_want_wherever_they_are_submitted(pristine, tmp_path):
     clone = pristine.copy(tmp_path / "clone")
+    page = "workflow/systems/demo.yaml"
+    clone.change(page, ["stages", "frozen", "processes"], 2)
+    clone.change(page, ["stages", "frozen", "workers"], 3)
+    clone.change(page, ["stages", "frozen", "sources"], {"synthetic_strong": 2, "weak": 2, "unlabeled": 2})
     profile = clone.path / "workflow/profiles/slurm/config.yaml"
-    settings = yaml.safe_load(profile.read_text())
-    wanting = {rule for rule, text in RULES.items() if "gpu=GPU" in text}
-    assert set(settings["set-resources"]) == wanting
-    assert not wanting & set(settings["groups"])
+    wanting = {rule for rule, text in RULES.items() if re.search(r"gpu=.*GPU", text)}
+    assert not wanting & set(yaml.safe_load(profile.read_text())["groups"])
     profile.write_text(profile.read_text().replace("executor: slurm", "executor: dryrun"))
-    planned = clone("snakemake", "-n", "--workflow-profile", profile.parent, "--nocolor", "demo")
+    planned = clone("snakemake", "-n", "--cores", "16", "--workflow-profile", profile.parent, "--nocolor", "demo")
     jobs = re.split(r"\n(?=(?:local)?rule )", planned)
-    gpus = {match[1]: "gpu=1" in job for job in jobs if (match := re.match(r"(?:local)?rule (\w+):", job))}
-    assert {rule for rule, given in gpus.items() if given} == wanting & set(gpus) == {"features", "train", "score"}
+    given = [(match[1], job) for job in jobs if (match := re.match(r"(?:local)?rule (\w+):", job))]
+    assert {rule for rule, job in given if "gpu=1" in job} == {"features", "train", "score"} == wanting - JOIN_VARIANTS
+    train = {re.search(r"stage=(\w+)", job)[1]: job for rule, job in given if rule == "train"}
+    assert "gpu=2" in train["frozen"] and "threads: 8" in train["frozen"]
+    assert "gpu=1" in train["finetune"] and "threads:" not in train["finetune"]
+    assert all("runtime=2880" in job for job in train.values())
+    assert not any("runtime=2880" in job for rule, job in given if rule != "train")
 
 
 def test_within_dvc_no_job_runs_on_recordings_or_tables_that_changed_behind_its_back(pristine, tmp_path):

@@ -31,9 +31,9 @@ rule train:
         "logs/train/{system}/{variant}/{stage}/seed{seed}.log",
     benchmark:
         "logs/benchmarks/train/{system}/{variant}/{stage}/seed{seed}.tsv"
-    threads: SHARED.threads
+    threads: lambda wildcards: max(SHARED.threads, plan.processors(stage_of(wildcards)))
     resources:
-        gpu=GPU,
+        gpu=lambda wildcards: GPU * stage_of(wildcards).processes,
     params:
         settings=lambda wildcards: canonical(plan.train_settings(wildcards.system, page_of(wildcards), wildcards.stage)),
         seed="{seed}",
