@@ -6,7 +6,8 @@ when hardly any draw reverses its sign.
 
 ``p`` is 2 · min(b, 1 − b), where b is the share of the draws' differences below zero, those of exactly zero counting
 half and those that are not defined left out. It is at least 2 / (n + 1) of n draws, which cannot show anything rarer,
-and at most 1; 1 if there is no draw.
+and 2^(1 − g) of g independent recordings, what a sign test says if all agree; at most 1; 1 if there is no draw. Of
+fewer than 6 recordings draws show too little of what others would do: there is no interval, and p is never below 0.05.
 
 Clips that share a recording are not independent, so they are drawn together, and so are clips that are connected
 through others. Soundscapes mixed from one pool of recordings are all connected, and a single group leaves nothing to
@@ -27,6 +28,7 @@ import numpy as np
 from sedflow.agreement import EvaluationError
 from sedflow.evaluation import Evaluation
 from sedflow.events import Clip
+from sedflow.groups import FEWEST, groups_of, independent
 
 _AVERAGES = ("macro_average", "mean", "error_rate")
 LEVEL = 0.95  # of confidence
@@ -66,38 +68,13 @@ def recordings_of(clips: Iterable[Clip]) -> dict[str, tuple[str, ...]]:
     return {clip.id: clip.recordings for clip in clips}
 
 
-def groups_of(clips: Sequence[str], recordings: Mapping[str, Sequence[str]]) -> np.ndarray:
-    """Which clips are drawn together: the number of each clip's group, (clips,).
-
-    A group is clips that share recordings, if only through other clips. One of more than half of the clips would be in
-    nearly every draw, or in none: its clips are groups of their own.
-
-    Parameters
-    ----------
-    recordings : mapping clip → its recordings    clips that it lacks are recordings of their own
-    """
-    group = _hanging_together([recordings.get(clip) or (clip,) for clip in clips])
-    sizes = np.bincount(group)
-    return np.where(2 * sizes[group] > len(clips), len(clips) + np.arange(len(clips)), group)
-
-
-def _hanging_together(recordings: Sequence[Sequence[str]]) -> np.ndarray:
-    """Connected components of clips and the recordings in them: a number per clip."""
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
-    clip = np.repeat(np.arange(len(recordings)), [len(of_clip) for of_clip in recordings])
-    names, recording = np.unique([name for of_clip in recordings for name in of_clip], return_inverse=True)
-    nodes = len(recordings) + len(names)
-    edges = coo_array((np.ones(len(clip)), (clip, len(recordings) + recording)), shape=(nodes, nodes))
-    return connected_components(edges, directed=False)[1][: len(recordings)]
-
-
 def describe_draws(clips: Sequence[str], recordings: Mapping[str, Sequence[str]]) -> str:
     """What is drawn, in words: ``120 clips in 20 groups by recording``; and what that does to the intervals."""
     groups = groups_of(clips, recordings)
     number = len(np.unique(groups))
     text = f"{len(clips)} clips" + f" in {number} groups by recording" * (number < len(clips))
+    if independent(clips, recordings) < FEWEST:
+        return f"{text}: too few recordings for an interval"
     homes: dict[str, set[int]] = {}
     for clip, group in zip(clips, groups, strict=True):
         for name in recordings.get(clip, ()):
@@ -175,32 +152,42 @@ def _columns(rows):
     }
 
 
-def middle_of_draws(drawn: Mapping[str, np.ndarray]) -> dict[str, list[float]]:
-    """Confidence intervals: metric → [low, high]."""
-    return {name: _middle(values) for name, values in drawn.items()}
+def middle_of_draws(drawn: Mapping[str, np.ndarray], witnesses: int) -> dict[str, list[float]]:
+    """Confidence intervals: metric → [low, high], where defined; none of fewer than ``FEWEST`` ``witnesses``.
+
+    Parameters
+    ----------
+    witnesses : int    how many recordings are ``independent``
+    """
+    if witnesses < FEWEST:
+        return {}
+    finite = {name: values[np.isfinite(values)] for name, values in drawn.items()}
+    return {name: _middle(values) for name, values in finite.items() if len(values)}
 
 
-def against(first: np.ndarray, second: np.ndarray, measured: float) -> dict[str, float]:
-    """Paired test of ``second`` − ``first``: measured ``difference``, its interval ``low`` to ``high``, and ``p``."""
+def against(first: np.ndarray, second: np.ndarray, measured: float, witnesses: int) -> dict[str, float]:
+    """Paired test of ``second`` − ``first``: measured ``difference``, ``p``, and ``low`` to ``high`` if it is known.
+
+    Parameters
+    ----------
+    witnesses : int    how many recordings are ``independent``
+    """
     differences = (second - first)[np.isfinite(second - first)]
-    low, high = _middle(differences)
+    bounds = dict(zip(("low", "high"), middle_of_draws({"": differences}, witnesses).get("", ()), strict=False))
     below = np.mean(differences < 0) + np.mean(differences == 0) / 2 if len(differences) else 0.5
-    smallest = 1 / (len(differences) + 1)  # so many draws cannot tell anything rarer
+    smallest = max(1 / (len(differences) + 1), 2.0**-witnesses)  # so few cannot tell anything rarer
     p = min(1.0, 2 * max(min(below, 1 - below), smallest))
-    return {"difference": measured, "low": low, "high": high, "p": float(p)}
+    return {"difference": measured, **bounds, "p": float(p)}
 
 
 def intervals(evaluation: Evaluation, **how) -> dict:
     """Confidence intervals of one evaluation: metric → [low, high], where defined; ``how`` is that of ``draw``."""
-    found = middle_of_draws(draw([evaluation], **how)[0])
-    return {name: pair for name, pair in found.items() if np.isfinite(pair).all()}
+    witnesses = independent(evaluation.clips, how.get("recordings") or {})
+    return middle_of_draws(draw([evaluation], **how)[0], witnesses) if witnesses >= FEWEST else {}
 
 
 def _middle(values: np.ndarray) -> list[float]:
-    finite = values[np.isfinite(values)]
-    if not len(finite):
-        return [float("nan"), float("nan")]
-    return [float(q) for q in np.quantile(finite, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])]
+    return [float(q) for q in np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])]
 
 
 class _Worker:

@@ -20,6 +20,7 @@ from sedflow.agreement import EvaluationError
 from sedflow.bootstrap import against, draw, headlines, middle_of_draws
 from sedflow.evaluation import Evaluation, Rules
 from sedflow.events import SUMMARIES, Event
+from sedflow.groups import independent
 from sedflow.judge import corpora_with
 from sedflow.runs import RunFolder, mean_sd
 from sedflow.scores import Scores, load_scores
@@ -124,22 +125,25 @@ def compare(
     -------
     list of dict    ``system``, ``seeds``, ``metrics`` (name → mean over seeds), ``deviations`` (name → standard
                     deviation over seeds), ``per_class`` (name → class → mean), ``intervals`` (name → [low, high]) and,
-                    but for the first system, ``against_first`` (name → difference, low, high, p)
+                    but for the first system, ``against_first`` (name → difference, p, and low and high if known)
     """
     judged = {
         name: [Evaluation(scores, truth, durations, rules) for scores in seeds] for name, seeds in systems.items()
     }
+    witnesses = independent(tuple(durations), how.get("recordings") or {})
     drawn = iter(draw([e for seeds in judged.values() for e in seeds], **how))
     rows: list[dict] = []
     first: dict[str, np.ndarray] = {}
     for name, seeds in judged.items():
         row, draws = _row(name, [e.metrics() for e in seeds]), _mean([next(drawn) for _ in seeds])
-        row["intervals"] = middle_of_draws(draws)
+        row["intervals"] = middle_of_draws(draws, witnesses)
         if rows:
             both = [metric for metric in row["metrics"] if metric in rows[0]["metrics"] and metric in first]
             both = [metric for metric in both if metric in draws]
             gained = {metric: row["metrics"][metric] - rows[0]["metrics"][metric] for metric in both}
-            row["against_first"] = {metric: against(first[metric], draws[metric], gained[metric]) for metric in both}
+            row["against_first"] = {
+                metric: against(first[metric], draws[metric], gained[metric], witnesses) for metric in both
+            }
         first = first or draws
         rows.append(row)
     return rows
@@ -196,15 +200,16 @@ def cell_lines(row: Mapping, name: str) -> list[str]:
     """What ``comparison_table`` says of one system and one metric: two lines, or four."""
     sd = row["deviations"].get(name)
     value = f"{row['metrics'][name]:.3f}" + (f" ± {sd:.3f}" if sd is not None else "")
-    lines = [value, _range(row["intervals"][name])]
+    lines = [value, _range(row["intervals"].get(name, ()))]
     if "against_first" in row:
         test = row["against_first"][name]
-        lines += [f"{test['difference']:+.3f} {_range((test['low'], test['high']), '+')}", _p(test["p"])]
+        bounds = [test[bound] for bound in ("low", "high") if bound in test]
+        lines += [f"{test['difference']:+.3f} {_range(bounds, '+')}", _p(test["p"])]
     return lines
 
 
 def _range(bounds: Sequence[float], sign: str = "") -> str:
-    return "[" + ", ".join(f"{bound:{sign}.3f}" for bound in bounds) + "]"
+    return "[" + (", ".join(f"{bound:{sign}.3f}" for bound in bounds) or "–") + "]"
 
 
 def _p(p: float) -> str:

@@ -95,13 +95,14 @@ def _interval_charts(rows: Sequence[Mapping], styles: Mapping[str, str]) -> list
     """Each main metric with its interval, then the differences to the first system."""
     charts = []
     for name in MAIN:
-        known = [row for row in rows if name in row["metrics"]]
+        known = [row for row in rows if name in row["intervals"]]
         ranges = [(r["system"], r["metrics"][name], r["intervals"][name]) for r in known]
         charts.append(interval_chart(name, [(*r, f"{r[1]:.3f}", styles[r[0]]) for r in ranges]))
-        tests = [(r["system"], r["against_first"][name]) for r in known if name in r.get("against_first", {})]
+        tests = [(row["system"], row.get("against_first", {}).get(name, {})) for row in known]
         differences = [
             (system, test["difference"], (test["low"], test["high"]), _difference(test), styles[system])
             for system, test in tests
+            if "low" in test
         ]
         charts.append(interval_chart(f"{name}, more than {rows[0]['system']}", differences, zero=True))
     return [chart for chart in charts if chart["rows"]]

@@ -14,6 +14,7 @@ import numpy as np
 
 from sedflow import audio
 from sedflow.events import ClassSet, Clip, Event
+from sedflow.groups import FEWEST, independent
 from sedflow.params import HELD_OUT
 from sedflow.recordings import SOUNDS
 from sedflow.source_mix import MIX, mix_doubts
@@ -32,7 +33,7 @@ def warn_of_sources(
     weak: Mapping[str, Sequence[str]],
     classes: ClassSet,
 ) -> list[str]:
-    """Log a warning for each doubt about a training source, and for classes that no held-out clip has.
+    """Log a warning for each doubt about a training source, and for held-out ones that lack classes or recordings.
 
     Parameters
     ----------
@@ -52,6 +53,7 @@ def warn_of_sources(
         labels = {clip.id: _labels(clip.id, kind, strong, weak) for clip in of_source}
         if source in HELD_OUT:
             warnings += [f"{source}: {doubt}: metrics on it will not cover that" for doubt in _absent(labels, classes)]
+            warnings += [f"{source}: {doubt}" for doubt in _few(of_source)]
             continue
         found = _absent(labels, classes) + _balance(labels, classes, kind)
         if kind == "weak":
@@ -77,6 +79,13 @@ def _absent(labels: Mapping[str, set[str]], classes: ClassSet) -> list[str]:
     found = set().union(*labels.values())
     absent = [label for label in classes.labels if label not in found]
     return [f"none of its {len(labels)} clips has {', '.join(absent)}"] if absent else []
+
+
+def _few(clips: Sequence[Clip]) -> list[str]:
+    number = independent([clip.id for clip in clips], {clip.id: clip.recordings for clip in clips})
+    if number >= FEWEST:
+        return []
+    return [f"{number} independent recordings are too few for confidence intervals; {FEWEST} or more are needed"]
 
 
 def _balance(labels: Mapping[str, set[str]], classes: ClassSet, kind: str) -> list[str]:

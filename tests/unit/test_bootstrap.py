@@ -1,13 +1,16 @@
 """Intervals hold the metric, draws are paired, recordings stay together."""
 
+import json
+
 import numpy as np
 import pytest
 
 from sedflow.agreement import EvaluationError
-from sedflow.bootstrap import against, describe_draws, draw, draw_weights, groups_of, headlines, intervals
+from sedflow.bootstrap import against, describe_draws, draw, draw_weights, headlines, intervals
 from sedflow.comparison import compare, comparison_table
 from sedflow.evaluation import Evaluation
 from sedflow.events import Event
+from sedflow.groups import groups_of, independent
 from sedflow.scores import Scores
 
 CLASSES = ("dog", "bell")
@@ -40,7 +43,8 @@ def test_clips_that_hang_together_through_others_are_one_group():
     group = groups_of(clips, mixed)
     assert group[0] == group[1] == group[2] != group[3] == group[4]
     assert len(set(group)) == 4
-    assert describe_draws(clips, mixed) == "7 clips in 4 groups by recording"
+    assert describe_draws(clips, mixed) == "7 clips in 4 groups by recording: too few recordings for an interval"
+    assert describe_draws([*clips, "c7", "c8"], mixed) == "9 clips in 6 groups by recording"
 
 
 def test_clips_that_all_hang_together_are_drawn_one_by_one_and_that_is_said():
@@ -101,16 +105,40 @@ def test_a_better_detector_is_found_to_be_better_and_the_same_one_is_not():
 
 
 def test_a_difference_that_no_draw_turns_is_as_rare_as_the_draws_can_tell():
-    assert against(np.zeros(99), np.ones(99), 1.0)["p"] == pytest.approx(0.02)
-    assert against(np.zeros(99), np.zeros(99), 0.0)["p"] == 1
+    assert against(np.zeros(99), np.ones(99), 1.0, 20)["p"] == pytest.approx(0.02)
+    assert against(np.zeros(99), np.zeros(99), 0.0, 20)["p"] == 1
 
 
 def test_p_is_twice_the_share_of_draws_on_the_rarer_side_ties_counting_half():
     differences = np.array([-1.0] * 10 + [0.0] * 20 + [1.0] * 70)
-    assert against(np.zeros(100), differences, 0.5)["p"] == pytest.approx(2 * (10 + 20 / 2) / 100)
-    assert against(np.zeros(100), -differences, -0.5)["p"] == pytest.approx(0.4)
-    assert against(np.zeros(110), np.append(differences, [np.nan] * 10), 0.5)["p"] == pytest.approx(0.4)
-    assert against(np.zeros(3), np.full(3, np.nan), 0.5)["p"] == 1
+    assert against(np.zeros(100), differences, 0.5, 20)["p"] == pytest.approx(2 * (10 + 20 / 2) / 100)
+    assert against(np.zeros(100), -differences, -0.5, 20)["p"] == pytest.approx(0.4)
+    assert against(np.zeros(110), np.append(differences, [np.nan] * 10), 0.5, 20)["p"] == pytest.approx(0.4)
+    assert against(np.zeros(3), np.full(3, np.nan), 0.5, 20) == {"difference": 0.5, "p": 1}
+
+
+@pytest.mark.parametrize(("witnesses", "p"), [(1, 1.0), (2, 0.5), (5, 0.0625), (6, 0.03125), (20, 2 / 1001)])
+def test_a_difference_is_as_rare_as_so_few_recordings_can_tell(witnesses, p):
+    test = against(np.zeros(1000), np.ones(1000), 1.0, witnesses)
+    assert test["p"] == pytest.approx(p)
+    assert ("low" in test) == ("high" in test) == (witnesses >= 6)
+
+
+def test_parts_of_a_few_recordings_are_no_more_than_these():
+    assert independent([f"c{k}" for k in range(10)], {f"c{k}": ("street",) for k in range(10)}) == 1
+    assert independent(["a", "b", "c"], {"a": ("x",), "b": ("x",)}) == 2
+    assert independent(["a", "b", "c"], {}) == 3
+
+
+def test_few_recordings_have_neither_intervals_nor_stars():
+    worse, truth, durations = marked(0.6, clips=3)
+    better, _, _ = marked(0.15, clips=3)
+    assert intervals(Evaluation(worse, truth, durations), samples=20) == {}
+    rows = compare({"worse": [worse], "better": [better]}, truth, durations, samples=40)
+    assert rows[0]["intervals"] == rows[1]["intervals"] == {}
+    json.dumps(rows, allow_nan=False)
+    psds1 = next(line for line in comparison_table(rows) if line[0] == "psds1")
+    assert psds1[1].endswith("\n[–]") and psds1[2].endswith(" [–]\np = 0.250")
 
 
 def test_runs_on_other_clips_are_not_compared():

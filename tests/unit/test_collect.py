@@ -230,9 +230,18 @@ def test_rare_absent_and_ubiquitous_classes_are_warned_of(tmp_path):
         "real_strong: none of its 1 clips has cat"
     ]
     assert doubts_about(tmp_path, "validation", "strong", [[("dog", 0, 0.1)]] * 11 + [[("cat", 0, 0.2)]]) == []
-    assert doubts_about(tmp_path, "validation", "strong", [[("dog", 0, 0.1)]]) == [
-        "validation: none of its 1 clips has cat: metrics on it will not cover that"
+    assert doubts_about(tmp_path, "validation", "strong", [[("dog", 0, 0.1)]] * 6) == [
+        "validation: none of its 6 clips has cat: metrics on it will not cover that"
     ]
+
+
+def test_heldout_sets_of_too_few_recordings_for_an_interval_are_warned_of(tmp_path):
+    both = [("dog", 0, 0.1), ("cat", 0, 0.1)]
+    for source in ("validation", "test"):
+        assert doubts_about(tmp_path, source, "strong", [both] * 5) == [
+            f"{source}: 5 independent recordings are too few for confidence intervals; 6 or more are needed"
+        ]
+        assert doubts_about(tmp_path, source, "strong", [both] * 6) == []
 
 
 def test_mixtures_in_which_nothing_overlaps_are_warned_of(tmp_path):

@@ -40,7 +40,7 @@ def write_corpus(folder, names, label, soft=False, seconds=4.0):
 @pytest.fixture
 def run(tmp_path):
     """Scores of student and teacher, on one corpus and on two."""
-    dogs = write_corpus(tmp_path / "dogs", lambda split: [f"{split}{k}" for k in range(8)], "dog")
+    dogs = write_corpus(tmp_path / "dogs", lambda split: [f"{split}{k}" for k in range(12)], "dog")
     cars = write_corpus(
         tmp_path / "cars", lambda split: [f"{split}-{k}00-{k + 4}00" for k in range(0, 32, 4)], "car", True
     )
@@ -61,7 +61,7 @@ def test_the_chosen_network_has_intervals_over_recordings(run):
     metrics, roc = judge.evaluate_run([run / "test_student.parquet"], manifests, told)
     intervals = metrics["intervals"]
     assert metrics["chosen"] == told["chosen"] == "student"
-    assert (intervals["drawn"], intervals["draws"]) == ("8 clips in 4 groups by recording", judge.DRAWS)
+    assert (intervals["drawn"], intervals["draws"]) == ("12 clips in 6 groups by recording", judge.DRAWS)
     measured = metrics["student"]["postprocessed"]
     for name in ("collar_f1_at_0.5", "intersection_f1_at_0.5"):
         low, high = intervals["metrics"][name]
@@ -128,7 +128,7 @@ def test_scores_of_test_are_not_tuned_on(run):
         judge.tune_run([run / "test_student.parquet"], [run / "dogs"], {"name": "median_filter"}, "psds1")
     disguised = run / "validation_disguised.parquet"
     disguised.write_bytes((run / "test_student.parquet").read_bytes())
-    with pytest.raises(EvaluationError, match="8 clips belong to none of"):
+    with pytest.raises(EvaluationError, match="12 clips belong to none of"):
         judge.tune_run([disguised], [run / "dogs"], {"name": "median_filter"}, "psds1")
     with pytest.raises(PostprocessError, match="must not be tuned on"):
         judge.tuning.tune_classes("median_filter", None, {}, {}, {}, "test")

@@ -34,7 +34,7 @@ def folder(tmp_path):
     write_durations(tmp_path / "durations.tsv", dict.fromkeys(truth, 5.0))
     for name, format in (("truth.tsv", "tsv"), ("audacity", "audacity"), ("raven", "raven")):
         write_detections(tmp_path / name, truth, format)
-    clips = [Clip(c, f"{c}.wav", 5.0, "", "test", (f"street{k // 4}",)) for k, c in enumerate(truth)]
+    clips = [Clip(c, f"{c}.wav", 5.0, "", "test", (f"street{k // 2}",)) for k, c in enumerate(truth)]
     write_clips(tmp_path / "clips.tsv", clips)
     return tmp_path
 
@@ -68,7 +68,7 @@ def test_intervals_draw_recordings_that_the_clip_table_names(folder):
     files = Files(folder / "scores.parquet", folder / "truth.tsv")
     plain = judge_files(files, Rules(), draws=40)["intervals"]
     together = judge_files(Files(files.scores, files.truth, clips=folder / "clips.tsv"), Rules(), draws=40)["intervals"]
-    assert (plain["drawn"], together["drawn"]) == ("12 clips", "12 clips in 3 groups by recording")
+    assert (plain["drawn"], together["drawn"]) == ("12 clips", "12 clips in 6 groups by recording")
     assert plain["metrics"]["intersection_best_f1"] != together["metrics"]["intersection_best_f1"]
     for low, high in together["metrics"].values():
         assert low <= high
