@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -73,6 +73,25 @@ def info(path) -> AudioInfo:
     """
     with _opened(path) as file:
         return AudioInfo(file.samplerate, file.channels, file.frames)
+
+
+def lengths(paths: Mapping[str, Path]) -> dict[str, float]:
+    """Seconds of each recording.
+
+    Raises
+    ------
+    AudioError    files that cannot be read, all of them counted and the first ten named
+    """
+    seconds, wrong = {}, []
+    for clip, path in paths.items():
+        try:
+            seconds[clip] = info(path).seconds
+        except AudioError as error:
+            wrong.append(str(error))
+    if wrong:
+        listed = "\n  ".join(wrong[:10] + ["…"] * (len(wrong) > 10))
+        raise AudioError(f"{len(wrong)} recordings cannot be used:\n  {listed}")
+    return seconds
 
 
 def read(path, sample_rate: int | None = None, onset: float = 0.0, seconds: float | None = None) -> np.ndarray:

@@ -13,7 +13,7 @@ import numpy as np
 
 from sedflow import audio
 from sedflow.events import AUDIO_SUFFIXES, Event, LabelError, write_events
-from sedflow.files import write_text
+from sedflow.files import check_writable, write_text
 from sedflow.labels import RAVEN_SUFFIX, RAVEN_TIMES
 from sedflow.scores import Scores
 from sedflow.tables import write_table
@@ -67,6 +67,7 @@ def check_target(path, recording, format: str) -> None:
     Raises
     ------
     LabelError    the recording or another audio file; a folder where labels of the recording lie beside it
+    OSError    no right to write there, a name that is too long
     """
     path, recording = Path(path), Path(recording)
     if path.suffix.lower() in AUDIO_SUFFIXES or path.resolve() == recording.resolve():
@@ -74,6 +75,7 @@ def check_target(path, recording, format: str) -> None:
     file = _file(path, recording.stem, format)
     if file != path and file.exists() and path.resolve() == recording.parent.resolve():
         raise LabelError(f"{file}: these labels beside the recording would be replaced; name another folder")
+    check_writable(file)
 
 
 def write_detections(path, detections: Mapping[str, Iterable[Event]], format: str = "tsv") -> None:

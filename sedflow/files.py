@@ -27,6 +27,15 @@ def replacing(path) -> Iterator[Path]:
         raise
 
 
+def check_writable(path) -> None:
+    """Raise the ``OSError`` of writing ``path``, if there would be one; nothing is left there."""
+    path = Path(path)
+    folder = next(parent for parent in path.parents if parent.exists())
+    unfinished = folder / (path.name + ".part")
+    unfinished.touch()
+    unfinished.unlink()
+
+
 def write_text(path, text: str) -> None:
     """Write a text file whole."""
     with replacing(path) as unfinished:

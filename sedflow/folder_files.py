@@ -64,25 +64,6 @@ def choose(folder: Path, named: Mapping[str, Place], allow_missing: int) -> dict
     return {clip: paths[clip][0] for clip in found}
 
 
-def lengths(paths: Mapping[str, Path]) -> dict[str, float]:
-    """Seconds of each recording.
-
-    Raises
-    ------
-    AudioError    files that cannot be read, all of them counted and the first ten named
-    """
-    seconds, wrong = {}, []
-    for clip, path in paths.items():
-        try:
-            seconds[clip] = audio.info(path).seconds
-        except audio.AudioError as error:
-            wrong.append(str(error))
-    if wrong:
-        listed = "\n  ".join(wrong[:10] + ["…"] * (len(wrong) > 10))
-        raise audio.AudioError(f"{len(wrong)} recordings cannot be used:\n  {listed}")
-    return seconds
-
-
 def check_splits(paths: Mapping[str, Path], named: Mapping[str, Place], sums: Mapping[str, str]) -> None:
     """Refuse files of equal content, other than digital silence, in two of training, validation and test.
 

@@ -17,7 +17,7 @@ from sedflow.detector import Detector, fastest_device
 from sedflow.events import AUDIO_SUFFIXES, Event, LabelError, clip_id, read_clips
 from sedflow.frames import FrameGrid
 from sedflow.memory import keep_pages
-from sedflow.scores import Scores, check_target, save_scores
+from sedflow.scores import Scores, check_target, delete_clips, save_clip, save_scores
 from sedflow.specification import Specification, load_detector, read_specification
 
 
@@ -57,16 +57,19 @@ class WindowScores:
         self._sums[clip][first_frame:end] += values[: end - first_frame]
         self._counts[clip][first_frame:end] += 1
 
+    def take(self, clip: str) -> Scores:
+        """The scores of a clip whose windows are complete, which is then forgotten."""
+        total, counts, seconds = (of.pop(clip) for of in (self._sums, self._counts, self._seconds))
+        return Scores(total / np.maximum(counts, 1), self.grid.edges(len(total), seconds), self.classes)
+
+    @property
+    def clips(self) -> list[str]:
+        """Clips that had a window, in order of their first one."""
+        return [*self._sums]
+
     def scores(self) -> dict[str, Scores]:
         """Scores of every clip that had a window."""
-        return {
-            clip: Scores(
-                total / np.maximum(self._counts[clip], 1),
-                self.grid.edges(len(total), self._seconds[clip]),
-                self.classes,
-            )
-            for clip, total in sorted(self._sums.items())
-        }
+        return {clip: self.take(clip) for clip in sorted(self.clips)}
 
 
 def windows_of(clip: str, samples: np.ndarray, rate: int, grid: FrameGrid, inference: dict) -> Iterator[Window]:
@@ -84,22 +87,29 @@ def windows_of(clip: str, samples: np.ndarray, rate: int, grid: FrameGrid, infer
         yield Window(clip, seconds, first_frame, padded)
 
 
-@torch.inference_mode()
 def score_windows(
     detector: Detector, windows: Iterable[Window], classes: Iterable[str], batch: int, reading: str = "strong"
 ) -> dict[str, Scores]:
+    """Score windows, and average them into the scores of their clips: ``score_clips`` as a dict."""
+    return dict(score_clips(detector, windows, classes, batch, reading))
+
+
+@torch.inference_mode()
+def score_clips(
+    detector: Detector, windows: Iterable[Window], classes: Iterable[str], batch: int, reading: str = "strong"
+) -> Iterator[tuple[str, Scores]]:
     """Score windows, and average them into the scores of their clips.
 
     Parameters
     ----------
     detector : Detector    in evaluation mode, on whatever device it is
-    windows : iterable of Window    all of one length
+    windows : iterable of Window    all of one length, clip after clip
     batch : int    windows per forward pass
     reading : str    what is kept of a Prediction: "strong" (probabilities) or "strong_logits"
 
-    Returns
-    -------
-    dict    clip id → Scores
+    Yields
+    ------
+    clip id and Scores    as soon as the last window of the clip is scored
     """
     keep_pages()
     collected = WindowScores(detector.grid, classes)
@@ -122,9 +132,10 @@ def score_windows(
         waiting.append(window)
         if len(waiting) == batch:
             flush()
+            yield from ((clip, collected.take(clip)) for clip in collected.clips if clip != window.clip)
     if waiting:
         flush()
-    return collected.scores()
+    yield from ((clip, collected.take(clip)) for clip in collected.clips)
 
 
 def score_splits(checkpoint: Path, manifests: list[Path], splits: list[str], out: Path, network: str, root=".") -> None:
@@ -138,7 +149,7 @@ def score_splits(checkpoint: Path, manifests: list[Path], splits: list[str], out
         paths = {clip.id: Path(root) / clip.path for clip in clips if clip.source == split}
         if not paths:
             raise LabelError(f"{manifests}: no clips of {split!r} in clips.tsv")
-        save_scores(target, _score_files(detector, paths, specification, split))
+        save_scores(target, dict(_score_files(detector, paths, specification, split)))
 
 
 def score_folder(
@@ -149,17 +160,37 @@ def score_folder(
     Parameters
     ----------
     checkpoint : Path    a finished detector
-    out : Path    ``….parquet``, or a folder for sed_scores_eval's TSV files
+    out : Path    ``….parquet``, or a folder for sed_scores_eval's TSV files, each written as soon as its clip is scored
     raw : bool    leave out the detector's own post-processing
     network : str, optional    by default the one of a finished detector; of a training checkpoint the teacher
 
     Raises
     ------
     LabelError    no folder, no audio in it, or two files with one name
+    AudioError    recordings that cannot be read, all of them
     ScoreError    scores of these clips cannot be written to ``out``
     CheckpointError    no such network
     """
-    if Path(folder).is_file():
+    paths = _recordings(Path(folder))
+    check_target(out, paths)
+    audio.lengths(paths)  # all that cannot be read are told at once, before hours of work
+    detector, specification = _finished(checkpoint, network)
+    clip_by_clip = Path(out).suffix != ".parquet"
+    scores: dict[str, Scores] = {}
+    for clip, of_clip in _score_files(detector, paths, specification, str(folder)):
+        scores |= {clip: of_clip} if raw else _postprocessed({clip: of_clip}, specification)
+        if clip_by_clip:
+            if len(scores) == 1:
+                delete_clips(out, paths)
+            save_clip(out, clip, scores[clip])
+    if not clip_by_clip:
+        save_scores(out, scores)
+    return scores
+
+
+def _recordings(folder: Path) -> dict[str, Path]:
+    """Clip id → recording, of those below a folder."""
+    if folder.is_file():
         raise LabelError(
             f"{folder}: this is a file, but `score` reads folders of recordings; give its folder, or use `detect`"
         )
@@ -173,12 +204,7 @@ def score_folder(
                 f"{path} and {paths[clip_id(path.name)]} would both be called {clip_id(path.name)!r}; rename one"
             )
         paths[clip_id(path.name)] = path
-    check_target(out, paths)
-    detector, specification = _finished(checkpoint, network)
-    scores = _score_files(detector, paths, specification, str(folder))
-    scores = scores if raw else _postprocessed(scores, specification)
-    save_scores(out, scores)
-    return scores
+    return paths
 
 
 def detect(path: Path, checkpoint: Path) -> list[Event]:
@@ -189,7 +215,7 @@ def detect(path: Path, checkpoint: Path) -> list[Event]:
         raise LabelError(f"{path}: this is a folder, but `detect` reads one recording; `score` reads folders")
     detector, specification = _finished(checkpoint)
     clip = clip_id(Path(path).name)
-    scores = _score_files(detector, {clip: Path(path)}, specification, Path(path).name)
+    scores = dict(_score_files(detector, {clip: Path(path)}, specification, Path(path).name))
     processed = _postprocessed(scores, specification)
     return detect_events(processed, (specification.postprocess or {}).get("thresholds"))[clip]
 
@@ -207,7 +233,7 @@ def _postprocessed(scores: dict[str, Scores], specification: Specification) -> d
 
 def _score_files(
     detector: Detector, paths: dict[str, Path], specification: Specification, title: str
-) -> dict[str, Scores]:
+) -> Iterator[tuple[str, Scores]]:
     from sedflow.progress import track
 
     grid = FrameGrid(specification.frame_rate)
@@ -218,4 +244,4 @@ def _score_files(
             samples = audio.read(path, specification.sample_rate)
             yield from windows_of(clip, samples, specification.sample_rate, grid, specification.inference)
 
-    return score_windows(detector, windows(), specification.classes, specification.inference["batch"])
+    return score_clips(detector, windows(), specification.classes, specification.inference["batch"])

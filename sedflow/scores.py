@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from sedflow.events import clip_id
-from sedflow.files import replacing
+from sedflow.files import check_writable, replacing
 from sedflow.tables import compose
 
 TIME_COLUMNS = ("onset", "offset")
@@ -76,6 +76,7 @@ def check_target(path, clips: Iterable[str]) -> None:
     ------
     ScoreError    a file in the way, a folder called ``….parquet``, a folder with TSV files of other clips, or with one
                   of these that holds no scores
+    OSError    no right to write there, a name that is too long
     """
     path = Path(path)
     to_folder = path.suffix != ".parquet"
@@ -89,9 +90,12 @@ def check_target(path, clips: Iterable[str]) -> None:
             f"{path}: {len(others)} .tsv files of other clips are here, e.g. {others[:10]}, and would be read as "
             "scores of this set; delete them or name another folder"
         )
-    for clip in clips:
-        if to_folder and (file := path / f"{clip}.tsv").is_file() and not _holds_scores(file):
+    files = [path / f"{clip}.tsv" for clip in clips] if to_folder else [path]
+    for file in files:
+        if to_folder and file.is_file() and not _holds_scores(file):
             raise ScoreError(f"{file}: this is not a score file and would be replaced by one; name another folder")
+    if longest := max(files, key=lambda file: len(str(file)), default=None):
+        check_writable(longest)
 
 
 def _holds_scores(file: Path) -> bool:
@@ -113,8 +117,7 @@ def save_scores(path, scores: Mapping[str, Scores]) -> None:
     check_target(path, scores)
     if path.suffix != ".parquet":
         for clip, of_clip in scores.items():
-            with replacing(path / f"{clip}.tsv") as unfinished:
-                of_clip.table().to_csv(unfinished, sep="\t", index=False)
+            save_clip(path, clip, of_clip)
         return
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -134,6 +137,18 @@ def save_scores(path, scores: Mapping[str, Scores]) -> None:
     table = table.replace_schema_metadata({"sedflow": json.dumps({"classes": list(classes)})})
     with replacing(path) as unfinished:
         pq.write_table(table, unfinished, compression="zstd")
+
+
+def save_clip(folder, clip: str, scores: Scores) -> None:
+    """Write the TSV file of one clip."""
+    with replacing(Path(folder) / f"{clip}.tsv") as unfinished:
+        scores.table().to_csv(unfinished, sep="\t", index=False)
+
+
+def delete_clips(folder, clips: Iterable[str]) -> None:
+    """Delete scores that are about to be replaced: what breaks off leaves no mixture of two detectors."""
+    for clip in clips:
+        (Path(folder) / f"{clip}.tsv").unlink(missing_ok=True)
 
 
 def load_scores(path) -> dict[str, Scores]:

@@ -242,7 +242,7 @@ class Folder:
         return [clip_id(row["filename"]) for _, row in read_table(table, ("filename",))]
 
     def _check_audio(self, paths: dict[str, Path]) -> None:
-        seconds = folder_files.lengths(paths)
+        seconds = audio.lengths(paths)
         for name in ("strong", "validation", "test"):
             if name in self.tables:
                 known = {clip: seconds.get(clip, math.inf) for clip in read_events(self.tables[name])}

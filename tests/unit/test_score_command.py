@@ -109,6 +109,38 @@ def test_where_scores_cannot_go_is_told_before_anything_is_read(recordings, tmp_
     assert (tmp_path / "others/three.tsv").is_file()
 
 
+def test_all_recordings_that_cannot_be_read_are_told_before_a_detector_is(recordings, tmp_path):
+    (recordings / "empty.wav").touch()
+    (recordings / "text.wav").write_text("hello")
+    with pytest.raises(audio.AudioError, match=r"2 recordings cannot be used:\n.*empty\.wav.*\n.*text\.wav"):
+        score_folder(recordings, tmp_path / "nowhere.safetensors", tmp_path / "scores.parquet")
+    assert not (tmp_path / "scores.parquet").exists()
+
+
+@pytest.mark.parametrize("out", ["x" * 244 + ".parquet", "new/" + "x" * 244 + ".parquet"])
+def test_a_file_that_cannot_be_made_is_told_before_a_detector_is_read(recordings, tmp_path, out):
+    with pytest.raises(OSError, match="name too long"):  # of the unfinished file beside it
+        score_folder(recordings, tmp_path / "nowhere.safetensors", tmp_path / out)
+    assert [path.name for path in tmp_path.iterdir()] == ["recordings"]
+
+
+def test_what_is_scored_stays_when_a_later_recording_fails(checkpoint, recordings, tmp_path, monkeypatch):
+    def broken(path, *args):
+        if path.stem == "zoo":
+            raise KeyboardInterrupt
+        return read(path, *args)
+
+    read = audio.read
+    audio.write(recordings / "zoo.flac", np.ones(16000, np.float32) / 2, 16000)
+    first = score_folder(recordings, checkpoint, tmp_path / "scores", network="student")
+    monkeypatch.setattr(audio, "read", broken)
+    with pytest.raises(KeyboardInterrupt):
+        score_folder(recordings, checkpoint, tmp_path / "scores")
+    # what an earlier detector said of the others is gone: a mixture would pass for the scores of one
+    assert sorted(path.name for path in (tmp_path / "scores").iterdir()) == ["one.tsv"]
+    assert not np.allclose(load_scores(tmp_path / "scores")["one"].values, first["one"].values)
+
+
 def test_a_folder_that_is_scored_again_holds_no_clip_that_is_gone(checkpoint, recordings, tmp_path):
     for _ in range(2):
         score(recordings, "--checkpoint", checkpoint, "--out", tmp_path / "scores")
