@@ -11,6 +11,7 @@ from sedflow.tables import read_header, read_table, read_text
 RAVEN_SUFFIX = ".Table.1.selections.txt"
 RAVEN_LABELS = ("Annotation", "Label", "Species", "Common Name", "Class", "Tags")
 RAVEN_TIMES = ("Begin Time (s)", "End Time (s)")
+RAVEN_FILE, RAVEN_OFFSET = "Begin File", "File Offset (s)"
 
 
 def read_any_labels(path, classes: ClassSet | None = None) -> dict[str, list[Event]]:
@@ -64,11 +65,13 @@ def read_raven(path, classes: ClassSet | None = None) -> dict[str, list[Event]]:
     """Read Raven selection tables, one file or a folder: clip id → events.
 
     Clips are named by the column ``Begin File`` if there is one, else by the file; classes by the first of
-    ``RAVEN_LABELS`` that the file has. A selection that is listed for several views counts once.
+    ``RAVEN_LABELS`` that the file has. A selection that is listed for several views counts once. Of recordings that
+    were opened as one sequence Raven's times count from the start of the first; ``File Offset (s)`` tells those within.
 
     Raises
     ------
-    LabelError    no such column, or an impossible label; with file and row
+    LabelError    no such column, several recordings without ``File Offset (s)``, or an impossible label; with file and
+                  row
     """
     events: dict[str, list[Event]] = {}
     for file in _files(path):
@@ -79,17 +82,37 @@ def read_raven(path, classes: ClassSet | None = None) -> dict[str, list[Event]]:
                 f"{file}:1: none of the columns {list(RAVEN_LABELS)}; rename the column with the class to one of them"
             )
         stem = file.name.removesuffix(RAVEN_SUFFIX).removesuffix(".txt").removesuffix(".selections")
-        events.setdefault(clip_id(stem), [])
+        if RAVEN_FILE not in header:
+            events.setdefault(clip_id(stem), [])
         seen = set()
-        for number, row in read_table(file, (*RAVEN_TIMES, column)):
+        rows = read_table(file, (*RAVEN_TIMES, column))
+        several = len({row.get(RAVEN_FILE) for _, row in rows}) > 1
+        for number, row in rows:
             selection = row.get("Selection", str(number))
             if selection in seen:
                 continue
             seen.add(selection)
-            clip = clip_id(row.get("Begin File") or stem)
-            event = parse_event(file, number, *(row[name] for name in RAVEN_TIMES), row[column], classes)
+            clip = clip_id(row.get(RAVEN_FILE) or stem)
+            if several and not row.get(RAVEN_OFFSET):
+                raise LabelError(
+                    f"{file}:{number}: the table is of several recordings, and {RAVEN_TIMES[0]!r} counts from the "
+                    f"start of the first; add the measurement {RAVEN_OFFSET!r} in Raven and save the table again"
+                )
+            event = parse_event(file, number, *_raven_times(row), row[column], classes)
             events.setdefault(clip, []).append(event)
     return {clip: sorted(of_clip) for clip, of_clip in events.items()}
+
+
+def _raven_times(row: dict[str, str]) -> tuple[str, str]:
+    """Onset and offset of a selection within its recording."""
+    begin, end = (row[name] for name in RAVEN_TIMES)
+    onset = row.get(RAVEN_OFFSET)
+    if not onset:
+        return begin, end
+    try:
+        return onset, str(round(float(onset) + float(end) - float(begin), 9))
+    except ValueError:
+        return onset, end  # refused by parse_event
 
 
 def _files(path, but: str | None = None) -> list[Path]:

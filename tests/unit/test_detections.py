@@ -104,6 +104,25 @@ def test_raven_selections_count_once_and_may_name_their_clip(tmp_path):
     assert read_raven(tmp_path)["yard"] == [Event(0.2, 0.6, "dog")]
 
 
+SEQUENCE = "Selection\tBegin Time (s)\tEnd Time (s)\tBegin File\tFile Offset (s)\tSpecies\n"
+
+
+def test_raven_selections_of_a_sequence_have_the_times_of_their_own_recording(tmp_path):
+    rows = "1\t10.0\t12.0\tA_0600.wav\t10.0\twren\n2\t75.1\t77.3\tA_0700.wav\t15.1\twren\n"
+    (tmp_path / "site1.Table.1.selections.txt").write_text(SEQUENCE + rows)
+    found = {"A_0600": [Event(10.0, 12.0, "wren")], "A_0700": [Event(15.1, 17.3, "wren")]}
+    assert read_any_labels(tmp_path) == found  # and no clip called site1
+
+
+def test_raven_tables_of_several_recordings_without_offsets_in_them_are_refused(tmp_path):
+    rows = "1\t10.0\t12.0\tA_0600.wav\t10.0\twren\n2\t75.0\t77.0\tA_0700.wav\t\twren\n"
+    (tmp_path / "site1.txt").write_text(SEQUENCE + rows)
+    with pytest.raises(LabelError, match=r"site1\.txt:3: .*several recordings.*add the measurement 'File O"):
+        read_raven(tmp_path)
+    (tmp_path / "site1.txt").write_text(SEQUENCE + rows.replace("A_0700", "A_0600").replace("\t10.0\twren", "\t\twren"))
+    assert read_raven(tmp_path) == {"A_0600": [Event(10.0, 12.0, "wren"), Event(75.0, 77.0, "wren")]}
+
+
 def test_raven_tables_whose_cells_are_quoted_are_read(tmp_path):
     head = '"Selection"\t"Begin Time (s)"\t"End Time (s)"\t"Species"\n'
     (tmp_path / "yard.txt").write_text(head + '"1"\t0.2\t0.6\t"dog"\n')
