@@ -17,12 +17,10 @@ between training, validation and test are refused.
 
 from __future__ import annotations
 
+import hashlib
 import math
-import zlib
 from collections.abc import Iterable
 from pathlib import Path
-
-import numpy as np
 
 from sedflow import audio, folder_files
 from sedflow.clips import LONGEST_REST_SECONDS, cut_events, write_clip
@@ -208,19 +206,23 @@ class Folder:
         return labels
 
     def _split_off(self, strong: dict, source: str, share: float) -> dict:
-        """Take a share of the recordings out of ``strong``, of those that no other table has clips of."""
+        """Take a share of the recordings out of ``strong``, of those that no other table has clips of.
+
+        They are ranked by a hash of their own name: one more recording moves at most one that was held out, and runs
+        before and after it are judged on nearly the same clips.
+        """
         groups = self._groups()
         elsewhere = {group for clip, group in groups.items() if clip not in strong}
         recordings = {groups[clip] for clip in strong}
-        names = sorted(recordings - elsewhere)
+        names = recordings - elsewhere
         count = max(1, round(share * len(recordings)))
         if not 0 < share < 1 or count >= len(recordings) or count > len(names):
             raise LabelError(
                 f"{self.path}: cannot split {source} off {len(names)} recordings with strong labels (share {share}); "
                 f"write {source}.tsv yourself or label more recordings"
             )
-        order = np.random.default_rng((self.seed, zlib.crc32(source.encode()))).permutation(len(names))
-        taken = {names[k] for k in order[:count]}
+        rank = lambda name: hashlib.sha256(f"{self.seed}\t{source}\t{name}".encode()).digest()  # noqa: E731
+        taken = set(sorted(names, key=rank)[:count])
         split = {clip: strong[clip] for clip in list(strong) if groups[clip] in taken}
         for clip in split:
             del strong[clip]

@@ -293,6 +293,19 @@ def test_the_split_is_by_recording_and_steady(own):
     assert any(build(own, seed=seed).labels != corpus.labels for seed in range(2, 6))
 
 
+def test_one_more_recording_moves_at_most_one_out_of_a_split(own):
+    rows = [f"more {k}.wav\t0\t1\tdog" for k in range(40)]
+    add(own, "strong.tsv", *rows[:20])
+    before = build(own).labels
+    for row in rows[20:]:
+        add(own, "strong.tsv", row)
+        after = build(own).labels
+        for source in ("validation", "test"):
+            assert len(before[source].keys() - after[source].keys()) <= 1
+        before = after
+    assert len(before["validation"]) == round(0.15 * 50)
+
+
 def test_what_is_split_off_shares_no_recording_with_other_tables(own):
     rows = (own / "strong.tsv").read_text().splitlines()
     names = [f"{row}\tfield {int(row.split()[1][0]) // 3}" for row in rows[1:]]
