@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sedflow import bootstrap, files, judge
-from sedflow.comparison import Contender, compare, comparison_table, contenders, corpus_of
+from sedflow.comparison import Contender, compare, comparison_table, contenders, corpus_of, describe_classes
 from sedflow.events import read_clips, read_durations
 from sedflow.judge_files import durations_of, read_truth
 
@@ -61,7 +61,7 @@ def compare_files(paths: Sequence[Path], clips: Clips, draws: int, out: Path | N
     how = {"jobs": bootstrap.processors(), "progress": bootstrap.progress_bar}
     rows = compare(scores, truth, durations, samples=draws, recordings=known, **how)
     drawn = bootstrap.describe_draws(tuple(durations), known)
-    on = f"{clips.split}; {draws} draws of {drawn}"
+    on = "; ".join(filter(None, [clips.split, f"{draws} draws of {drawn}", describe_classes(rows[0], clips.split)]))
     print_comparison(rows, f"{len(durations)} clips, {on}")
     if out is not None and out.suffix == ".json":
         files.write_json(out, {"systems": rows, "draws": draws, "drawn": drawn})

@@ -27,6 +27,8 @@ from sedflow.scores import Scores, load_scores
 
 COLUMNS = ("psds1", "psds2", "psds1_macro", "collar_f1_at_0.5", "intersection_f1_at_0.5", "segment_mpauc_max_fpr_0.1")
 
+MOST_NAMED = 10  # classes
+
 ScoreSet = Mapping[str, Scores]
 
 
@@ -124,7 +126,8 @@ def compare(
     Returns
     -------
     list of dict    ``system``, ``seeds``, ``metrics`` (name → mean over seeds), ``deviations`` (name → standard
-                    deviation over seeds), ``per_class`` (name → class → mean), ``intervals`` (name → [low, high]) and,
+                    deviation over seeds), ``per_class`` (name → class → mean), how many ``classes`` there are and the
+                    ``classes_without_truth``, which no mean contains, ``intervals`` (name → [low, high]) and,
                     but for the first system, ``against_first`` (name → difference, p, and low and high if known)
     """
     judged = {
@@ -136,6 +139,7 @@ def compare(
     first: dict[str, np.ndarray] = {}
     for name, seeds in judged.items():
         row, draws = _row(name, [e.metrics() for e in seeds]), _mean([next(drawn) for _ in seeds])
+        row |= {"classes": len(seeds[0].classes) + len(seeds[0].silent), "classes_without_truth": seeds[0].silent}
         row["intervals"] = middle_of_draws(draws, witnesses)
         if rows:
             both = [metric for metric in row["metrics"] if metric in rows[0]["metrics"] and metric in first]
@@ -176,6 +180,21 @@ def _mean(draws: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
     """Means over seeds of the metrics that all of them have."""
     shared = [name for name in draws[0] if all(name in of_seed for of_seed in draws)]
     return {name: np.mean([of_seed[name] for of_seed in draws], axis=0) for name in shared}
+
+
+def describe_classes(row: Mapping, split: str) -> str:
+    """Which classes the means are of, in words; nothing if of all.
+
+    Parameters
+    ----------
+    row : mapping    of one system, from ``compare``
+    split : str    what the clips are called
+    """
+    if not (silent := row["classes_without_truth"]):
+        return ""
+    more = f" and {len(silent) - MOST_NAMED} more" * (len(silent) > MOST_NAMED)
+    covered = f"mean of {row['classes'] - len(silent)} of {row['classes']} classes"
+    return f"{covered}; no {split} event: {', '.join(silent[:MOST_NAMED])}{more}"
 
 
 def stars(p: float) -> str:

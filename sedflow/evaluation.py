@@ -123,7 +123,7 @@ class Evaluation:
         frames = Frames.of(scores)
         self._truth = Truth(truth, self.clips, frames.classes)
         self.classes = tuple(self._truth.present)
-        self._silent = [label for label in frames.classes if label not in self.classes]
+        self.silent = [label for label in frames.classes if label not in self.classes]
         if self.classes:
             self._psds = self._count_psds(frames, durations) if "psds" in rules.parts else {}
             self._tallies = self._count(frames)
@@ -166,7 +166,7 @@ class Evaluation:
         result = {
             "clips": len(self.clips),
             "hours": round(float(weights @ self._seconds) / 3600, 9),
-            "classes_without_truth": self._silent,
+            "classes_without_truth": self.silent,
         }
         if not self.classes:
             return result

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from sedflow import bootstrap, judge
-from sedflow.comparison import cell_lines, chosen_scores, compare, stars
+from sedflow.comparison import cell_lines, chosen_scores, compare, describe_classes, stars
 from sedflow.events import read_clips
 from sedflow.report_findings import SPLIT, stage_names
 from sedflow.runs import HEADLINES, Result, RunFolder, mean_sd, plus_minus, results, scalar, shown
@@ -42,6 +42,7 @@ def results_section(
     return {
         "tiles": [_tile(n, last.final[n], published.get(n), intervals.get(n)) for n in tiles if n in last.final],
         "headline": names[last.variant, last.stage],
+        "covered": describe_classes(compared[0], SPLIT),
         "drawn": f"{draws} bootstrap draws of {drawn}",
         "differences": _differences(compared[1:]),
         "other_corpora": _other_corpora(runs, last, columns),

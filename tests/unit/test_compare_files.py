@@ -34,6 +34,17 @@ def test_a_run_stands_before_a_file_of_scores(stages, eval_reference_dir, capsys
     assert "20 clips" in capsys.readouterr().out
 
 
+def test_classes_without_an_event_are_named_in_the_title(stages, tmp_path, capsys):
+    rows = (stages.parents[2] / "data/manifests/desed/test.tsv").read_text().splitlines(keepends=True)
+    (tmp_path / "truth.tsv").write_text("".join(row for row in rows if "Speech" not in row))
+    words = ["compare", stages / "frozen/seed1", stages / "finetune/seed1", "--draws", 5]
+    words += ["--truth", tmp_path / "truth.tsv", "--out", tmp_path / "page.html"]
+    cli.commands([*map(str, words)], standalone_mode=False)
+    said = "mean of 9 of 10 classes; no test event: Speech"
+    assert said in " ".join(capsys.readouterr().out.split())
+    assert said in (tmp_path / "page.html").read_text()
+
+
 def test_a_truth_without_rows_is_named_for_runs_too(stages, tmp_path):
     (tmp_path / "truth.tsv").write_text("filename\tonset\toffset\tevent_label\n")
     with pytest.raises(EvaluationError, match=r"truth\.tsv: no rows below the header"):

@@ -297,6 +297,16 @@ def test_demo_is_called_synthesised(system, tmp_path):
     assert "The sounds of this corpus are synthesised" in page
 
 
+def test_classes_without_a_test_event_are_named_under_the_headline(system, report, tmp_path):
+    table = system.manifests / "test.tsv"
+    rows = table.read_text()
+    table.write_text("".join(row for row in rows.splitlines(keepends=True) if "Speech" not in row))
+    page = (system.write(tmp_path) / "index.html").read_text()
+    table.write_text(rows)
+    assert "Every number is a mean of 9 of 10 classes; no test event: Speech." in page
+    assert "Every number is a mean of" not in (report / "index.html").read_text()
+
+
 def test_a_title_cannot_break_the_page(system, tmp_path):
     page = (system.write(tmp_path, title="<script>alert(1)</script>") / "index.html").read_text()
     assert "<script>alert" not in page
