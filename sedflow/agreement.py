@@ -50,7 +50,11 @@ def _clip_faults(scores, truth, durations):
         *_fault(
             sorted(set(scores) - set(durations)), "scored clips have no duration", "Add them, or score fewer clips"
         ),
-        *_fault(sorted(set(truth) - set(durations)), "clips with truth have no duration", "Add them to the durations"),
+        *_fault(
+            sorted(set(truth) - set(durations) - set(scores)),
+            "clips with truth have no scores",
+            "Score them, or delete their rows",
+        ),
     ]
 
 

@@ -110,7 +110,8 @@ def read(path, sample_rate: int | None = None, onset: float = 0.0, seconds: floa
 
     Raises
     ------
-    AudioError    what `info` raises, a file that ends before its header says, NaN or infinite samples
+    AudioError    what `info` raises, a file that ends before its header says, NaN or infinite samples, nothing left
+                  at another rate
     """
     with _opened(path) as file:
         rate = file.samplerate
@@ -124,7 +125,12 @@ def read(path, sample_rate: int | None = None, onset: float = 0.0, seconds: floa
     if not np.isfinite(waveform).all():
         first = int(np.argmin(np.isfinite(waveform))) + begin
         raise AudioError(f"{path}: sample {first} ({first / rate:.3f} s) is NaN or infinite; export the file again")
-    return waveform if sample_rate is None else resample(waveform, rate, sample_rate)
+    resampled = waveform if sample_rate is None else resample(waveform, rate, sample_rate)
+    if not len(resampled):
+        raise AudioError(
+            f"{path}: {len(waveform)} samples at {rate} Hz are none at {sample_rate} Hz; the recording is too short"
+        )
+    return resampled
 
 
 def resample(waveform: np.ndarray, from_hz: int, to_hz: int) -> np.ndarray:

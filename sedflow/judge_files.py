@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -98,7 +99,7 @@ def judge_files(files: Files, rules: Rules, draws: int = 0, jobs: int = 1) -> di
 
 def read_class_list(text: str) -> tuple[str, ...]:
     """Labels from a file of ``data/classes``, or separated by commas."""
-    if Path(text).is_file():
+    if os.path.isfile(text):  # no error, as of Path, for a list longer than a file name may be
         return ClassSet.read(text).labels
     return tuple(compose(part.strip()) for part in text.split(",") if part.strip())
 

@@ -84,6 +84,12 @@ def test_one_sample_is_a_file(tmp_path):
     assert audio.read(tmp_path / "one.flac").tolist() == [0.5]
 
 
+def test_a_recording_of_which_resampling_leaves_nothing_is_named(tmp_path):
+    soundfile.write(tmp_path / "click.wav", np.ones(1), 44100)
+    with pytest.raises(audio.AudioError, match=r"click\.wav: 1 samples at 44100 Hz are none at 16000 Hz"):
+        audio.read(tmp_path / "click.wav", 16000)
+
+
 def test_float_peaks_above_one_are_kept_on_reading_and_refused_on_writing(tmp_path):
     loud = np.float32([0, 1.5, -2])
     soundfile.write(tmp_path / "loud.wav", loud, RATE, subtype="FLOAT")

@@ -216,7 +216,7 @@ def _late(given):
     [
         (lambda g: [g["scores"].pop(f"clip{k:02}") for k in range(11)], "11 clips have no scores: clip00.* and 1 more"),
         (lambda g: g["durations"].pop("clip05"), "1 scored clips have no duration: clip05"),
-        (lambda g: g["truth"].update(other=[]), "1 clips with truth have no duration: other"),
+        (lambda g: g["truth"].update(other=[]), "1 clips with truth have no scores: other. Score them, or"),
         (lambda g: g["durations"].clear(), "durations is empty"),
         (_nan, r"NaN or \+inf: clip00"),
         (_other_classes, "1 clips have other classes .*clip03"),

@@ -120,6 +120,8 @@ def test_a_truth_of_a_header_alone_is_refused(folder):
 def test_classes_come_from_a_file_or_from_commas(tmp_path):
     (tmp_path / "classes.txt").write_text("dog\thound\nbell\n")
     assert read_class_list(str(tmp_path / "classes.txt")) == read_class_list("dog, bell") == ("dog", "bell")
+    many = [f"a class with a long name {k}" for k in range(20)]  # longer than a file name may be
+    assert read_class_list(",".join(many)) == tuple(many)
 
 
 def test_the_command_prints_every_metric_with_a_number_and_writes_json(folder, capsys):
@@ -159,5 +161,5 @@ def test_a_label_that_is_not_scored_is_named_with_file_and_row(folder, format):
 def test_disagreement_ends_the_command_with_the_first_ten_and_the_count(folder):
     truth = {f"x{k:02}": [Event(0, 1, "dog")] for k in range(14)}
     write_events(folder / "other.tsv", truth)
-    with pytest.raises(EvaluationError, match=r"14 clips with truth have no duration: x00, .*x09 … and 4 more"):
+    with pytest.raises(EvaluationError, match=r"14 clips with truth have no scores: x00, .*x09 … and 4 more"):
         judge_files(Files(folder / "scores", folder / "other.tsv"), Rules())
