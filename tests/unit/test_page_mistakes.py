@@ -35,7 +35,7 @@ WAVMIXED, MIXED = ("augment", 0), ("augment", 1)
 @pytest.mark.parametrize(
     ("stage", "path", "value", "message"),
     [
-        ("frozen", (*SOFT, "sources"), ["sotf"], r"losses\.sources: .*'sotf', .*no source .*did you mean 'soft'"),
+        ("frozen", (*SOFT, "sources"), ["sotf"], r"losses\.sources: .*'sotf', .*not a source .*did you mean 'soft'"),
         ("frozen", (*SOFT, "sources"), [], r"losses\.sources: supervised lists no source"),
         ("frozen", (*SOFT, "sources"), ["unlabeled"], r"learns from labels, and \['unlabeled'\] have none"),
         ("frozen", (*CONSISTENCY, "weak_sources"), ["weka"], r"losses\.weak_sources: .*did you mean 'weak'"),
@@ -176,7 +176,7 @@ def test_features_of_an_encoder_that_a_stage_before_trained_are_not_in_the_cache
 @pytest.mark.parametrize(
     ("augmentation", "cure"),
     [
-        ({"name": "gain"}, r"drop it here or let 'atst' hear"),
+        ({"name": "gain"}, r"drop it here or let 'atst' process"),
         ({"name": "freq_warp"}, r"here, name other `encoders`, or let"),
     ],
 )
