@@ -31,6 +31,8 @@ _TRANSFORMERS = {
     "passt": ("conv_in_1.weight", architectures.passt),
     "cnn": ("conv0.weight", architectures.cnn),
 }
+# how CP-JKU reads its encoders: BEATs token by token
+_CPJKU_READS = {"cnn": {"scale": "symmetric"}, "beats": {"frame_rate": 49.6}}
 _READINGS = {
     "strong": ("strong_head.weight", "dense.weight"),
     "weak": ("weak_head.weight", "dense_softmax.weight"),
@@ -85,6 +87,8 @@ def _identified(content: dict, path: str | Path) -> Contents:
     roles = {role_of(name) for name in flat}
     networks = [name for name in ("student", "teacher") if name in roles]
     system, stage = _origin(flat, found)
+    if system == CPJKU:
+        found = {name: spec | _CPJKU_READS.get(name, {}) for name, spec in found.items()}
     classes = _classes(flat)
     return Contents(
         system=system,
@@ -172,8 +176,14 @@ def _assumed(found: dict, classes: dict) -> list[str]:
         assumed.append(f"{name} heads: {published}")
     if "beats" in found and "max_distance" not in found["beats"]["cfg"]:
         assumed.append("beats max_distance: 800, as published")
-    if "strong" in classes and "cnn" not in found:
-        assumed.append("pooling: mean, as in the published files")
+    if "frame_rate" in found.get("beats", {}):
+        assumed.append(f"beats frame_rate: {found['beats']['frame_rate']}, as CP-JKU reads it")
+    if "cnn" in found:
+        scale = found["cnn"].get("scale")
+        assumed.append(f"cnn scale: {scale}, as CP-JKU's" if scale else "cnn scale: unit, as the baselines' to 2023")
+        assumed.append("cnn pooling: time by 4 in all, frequency by 128, as published")
+    if "strong" in classes:
+        assumed.append(f"pooling: {'attention' if 'cnn' in found else 'mean'}, as in the published files")
     return assumed
 
 

@@ -18,7 +18,7 @@ from sedflow.checkpoints import CPJKU, STATISTICS, Contents, identify
 from sedflow.detector import Detector, build_encoder
 from sedflow.official import all_tensors, module_tensors, unwrapped
 from sedflow.params import Inference
-from sedflow.plugins import SettingsError
+from sedflow.plugins import SettingsError, nearest, settings_of
 from sedflow.specification import Specification, save_detectors, save_encoder
 from sedflow.weights import (
     CheckpointError,
@@ -35,8 +35,7 @@ _FRAME_RATE = 25.0
 # what a detector reads of a file beside its encoders
 _PARTS = re.compile(r"(^|\.)(seq_model|strong_head|weak_head)\.")
 _CRNN_PARTS = re.compile(r"(^|\.)(rnn\.rnn|dense|dense_softmax|cat_tf)\.")
-# how CP-JKU reads its encoders: BEATs token by token
-_CPJKU_READS = {"cnn": {"scale": "symmetric"}, "beats": {"frame_rate": 49.6}}
+_WEAK = re.compile(r"(^|\.)(weak_head|dense_softmax)\.")  # which the strongest frame does without
 
 
 def convert(path: Path, out: Path, classes: Path | None = None, given: dict | None = None) -> str:
@@ -48,19 +47,21 @@ def convert(path: Path, out: Path, classes: Path | None = None, given: dict | No
     out : Path    ``….safetensors``
     classes : Path, optional    names of the classes, one per line in the order of the file's readings
     given : dict, optional
-        What its tensors do not show: settings of the encoder, and ``pooling`` of a detector, e.g.
-        ``{"heads": 4, "pooling": "attention"}``.
+        What its tensors do not show: settings of its encoders, each for the one that has it, and ``pooling`` of a
+        detector, e.g. ``{"heads": 4, "pooling": "attention"}``.
 
     Raises
     ------
     CheckpointError    unreadable, of no known system, another number of classes, or a number of heads nobody knows
+    SettingsError    a setting that nothing in the file has, or a value that it cannot take
     """
     if is_safetensors(path) and read_metadata(path):
         raise CheckpointError(f"{path}: already a sedflow file; `sedflow inspect` describes it")
     contents, given = identify(path), dict(given or {})
     detects = "strong" in contents.classes
-    pooling = given.pop("pooling", None) if detects else None
-    specs = [_as_trained(spec, contents.system, given) for spec in contents.encoders]
+    # a word is how a detector reads clips, a list what the CNN halves
+    pooling = given.pop("pooling") if detects and isinstance(given.get("pooling"), str) else None
+    specs = _with_given(contents.encoders, given)
     for spec in specs:
         if spec.get("heads", 1) is None:
             raise CheckpointError(
@@ -72,15 +73,15 @@ def convert(path: Path, out: Path, classes: Path | None = None, given: dict | No
             encoder = build_encoder(specs[0])
             left = encoder.load_official(path, **_of_role(contents.networks[-1:]))
             save_encoder(out, encoder, specs[0], f"{contents.system}, {contents.stage}")
-            return f"an encoder: {specs[0]['name']}" + _remarks(contents, given, left)
+            return f"an encoder: {specs[0]['name']}" + _remarks(contents, specs, given, left)
         names = _class_names(classes, contents.classes["strong"], path)
         roles = contents.networks or ["student"]
         read = {role: _detector(path, contents, specs, role, pooling) for role in roles}
     networks = {role: detector for role, (detector, _) in read.items()}
     save_detectors(out, networks, _specification(contents, specs, networks[roles[0]], names, roles))
     left = set.intersection(*(set(others) for _, others in read.values()))
-    known = given | ({"pooling": pooling} if pooling else {})
-    return f"a detector of {len(names)} classes ({', '.join(roles)})" + _remarks(contents, known, left)
+    said = _remarks(contents, specs, given, left, pooling)
+    return f"a detector of {len(names)} classes ({', '.join(roles)})" + said
 
 
 @contextlib.contextmanager
@@ -101,9 +102,14 @@ def _of_role(networks: list[str]) -> dict:
     return {"network": networks[0]} if networks else {}
 
 
-def _remarks(contents: Contents, given: dict, left: Iterable[str]) -> str:
+def _remarks(
+    contents: Contents, specs: list[dict], given: dict, left: Iterable[str], pooling: str | None = None
+) -> str:
     """What was assumed and what was left out, to be read behind what the file became."""
-    assumed = [assumption for assumption in contents.assumed if assumption.partition(":")[0].split()[-1] not in given]
+    told = given | given.get("cfg", {})
+    known = {f"{spec['name']} {key}" for spec in specs for key in told if key in spec | spec.get("cfg", {})}
+    known |= {"pooling"} if pooling else set()
+    assumed = [assumption for assumption in contents.assumed if assumption.partition(":")[0] not in known]
     layers = {
         name.removeprefix("state_dict.").rpartition(".")[0] or name for name in left if not name.endswith(STATISTICS)
     }
@@ -113,10 +119,22 @@ def _remarks(contents: Contents, given: dict, left: Iterable[str]) -> str:
     return "".join(f"; {remark}" for remark in remarks)
 
 
-def _as_trained(spec: dict, system: str, given: dict) -> dict:
-    """Settings of an encoder, with those that its tensors do not tell."""
-    reads = _CPJKU_READS.get(spec["name"], {}) if system == CPJKU else {}
-    return {**spec, **reads, **({} if spec["name"] == "cnn" else given)}
+def _with_given(specs: list[dict], given: dict) -> list[dict]:
+    """Settings of the encoders with those that are given, each for the encoders that have it."""
+    known = {spec["name"]: settings_of("encoders", spec["name"]).keys() for spec in specs}
+    for key in given:
+        if not any(key in settings for settings in known.values()):
+            has = sorted(set().union(*known.values()))
+            raise SettingsError(f"--settings: {' and '.join(known)} have no {key!r}{nearest(key, has)}")
+    return [
+        spec | {key: _joined(spec.get(key), value) for key, value in given.items() if key in known[spec["name"]]}
+        for spec in specs
+    ]
+
+
+def _joined(found, given):
+    """What is given, or a table of it and what was found beside it."""
+    return found | given if isinstance(found, dict) and isinstance(given, dict) else given
 
 
 def _class_names(classes: Path | None, count: int, path) -> list[str]:
@@ -172,7 +190,8 @@ def _detector(
         encoders[spec["name"]] = encoder = build_encoder(spec)
         left &= set(encoder.load_official(path, **_of_role([role] if contents.networks else [])))
     parts = _CRNN_PARTS if specs[0]["name"] == "cnn" else _PARTS
-    left = _without_copies({name for name in left if not parts.search(name)}, content)
+    unread = {name for name in left if pooling == "max" and _WEAK.search(name)}
+    left = _without_copies({name for name in left if not parts.search(name)}, content) | unread
     if specs[0]["name"] == "cnn":
         return _crnn(path, content, contents, specs, encoders, (role, pooling)), left
     settings = _settings(contents, specs, None, pooling)
@@ -180,7 +199,8 @@ def _detector(
     tensors = unwrapped(content)
     detector.sequence.load_official(part_of(tensors, "seq_model"))
     load_strict(detector.pooling.strong, part_of(tensors, "strong_head"), path)
-    load_strict(detector.pooling.weak, part_of(tensors, "weak_head"), path)
+    if detector.pooling.weak is not None:
+        load_strict(detector.pooling.weak, part_of(tensors, "weak_head"), path)
     return detector, left
 
 
@@ -211,8 +231,10 @@ def _crnn(path, content: dict, contents: Contents, specs, encoders: dict, of: tu
     detector = _assembled(encoders, _settings(contents, specs, merge_dim, pooling), contents.classes["strong"])
     recurrent = {name.removeprefix("rnn.rnn."): t for name, t in tensors.items() if name.startswith("rnn.rnn.")}
     detector.sequence.load_official(recurrent)
-    parts = {"dense": detector.pooling.strong, "dense_softmax": detector.pooling.weak}
-    for name, layer in (parts | ({"cat_tf": detector.merge} if merged else {})).items():
+    parts = {"dense": detector.pooling.strong, "dense_softmax": detector.pooling.weak, "cat_tf": detector.merge}
+    for name, layer in parts.items():
+        if layer is None:
+            continue
         own = {kind: tensors[f"{name}.{kind}"] for kind in ("weight", "bias") if f"{name}.{kind}" in tensors}
         load_strict(layer, own, path)
     return detector

@@ -8,6 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sedflow.plugins import SettingsError
+
+_KINDS = ("attention", "attention_over_time", "mean", "max")
 _MASKED = -1e30  # logit of a class that has no part in a softmax
 
 
@@ -51,6 +54,8 @@ class Pooling(nn.Module):
 
     def __init__(self, dim: int, classes: int, kind: str):
         super().__init__()
+        if kind not in _KINDS:
+            raise SettingsError(f"pooling: {kind!r} is none of {', '.join(_KINDS)}")
         self.kind = kind
         self.strong = nn.Linear(dim, classes)
         self.weak = nn.Linear(dim, classes) if kind != "max" else None

@@ -194,9 +194,8 @@ def test_what_is_left_out_is_said(golden_dir, mirror_dir, tmp_path):
     said = convert(next(mirror_dir.rglob("mn04*.pt")), tmp_path / "out.safetensors")
     assert said == "an encoder: mobilenet; left out classifier.2, classifier.5"
     crnn_file(tmp_path / "epoch.ckpt")
-    assert (
-        convert(tmp_path / "epoch.ckpt", tmp_path / "out.safetensors") == "a detector of 10 classes (student, teacher)"
-    )
+    said = convert(tmp_path / "epoch.ckpt", tmp_path / "out.safetensors")
+    assert said.startswith("a detector of 10 classes (student, teacher); assumed cnn") and "left out" not in said
 
 
 def test_a_converted_encoder_is_loaded_by_a_page(mirror_dir, tmp_path):

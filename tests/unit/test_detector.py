@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+from typing import get_args
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from safetensors.torch import save_file
 
 from sedflow.convert import convert
 from sedflow.detector import Detector, build_detector
+from sedflow.params import Detector as DetectorSettings
 from sedflow.plugins import SettingsError
 from sedflow.pooling import Pooling, match_frames
 from sedflow.specification import Specification, load_detector, read_specification, save_detectors
@@ -76,6 +78,13 @@ def test_clip_scores_are_probabilities(kind):
     weak = Pooling(6, 3, kind)(torch.randn(4, 10, 6) * 20).weak
     assert weak.min() >= 0
     assert weak.max() <= 1
+
+
+def test_unknown_poolings_are_refused():
+    for kind in get_args(DetectorSettings.model_fields["pooling"].annotation):
+        Pooling(6, 3, kind)  # all that a page may ask for
+    with pytest.raises(SettingsError, match=r"'atention' is none of attention, attention_over_time, mean, max"):
+        Pooling(6, 3, "atention")
 
 
 def test_attention_pooling_is_the_dcase_formula():
