@@ -1,6 +1,7 @@
 """Audio in and out, and a message for every file that cannot be used."""
 
 import io
+import os
 
 import numpy as np
 import pytest
@@ -230,14 +231,17 @@ def test_every_recording_of_the_mirror_is_whole(mirror_dir):
     assert all(3 < audio.info(path).seconds < 8 for path in files)
 
 
-def test_a_listing_follows_names_and_sizes_and_names_a_link_that_leads_nowhere(tmp_path):
+def test_a_listing_follows_names_and_contents_and_names_a_link_that_leads_nowhere(tmp_path):
     for name in ("one.wav", "two.flac", "notes.txt"):
         (tmp_path / name).write_bytes(b"four")
     before = audio.listing_digest([str(tmp_path)])
     (tmp_path / "notes.txt").write_bytes(b"longer")
+    os.utime(tmp_path / "one.wav", (1e9, 1e9))
     assert audio.listing_digest([str(tmp_path)]) == before
-    (tmp_path / "two.flac").write_bytes(b"longer")
-    assert audio.listing_digest([str(tmp_path)]) != before
+    for content in (b"longer", b"others", bytes(20_000), bytes(10_000) + b"1" + bytes(9_999), bytes(19_999) + b"1"):
+        (tmp_path / "two.flac").write_bytes(content)
+        assert audio.listing_digest([str(tmp_path)]) != before
+        before = audio.listing_digest([str(tmp_path)])
     (tmp_path / "three.wav").symlink_to(tmp_path / "gone.wav")
     with pytest.raises(audio.AudioError, match=r"three\.wav: a link to a recording that does not exist; restore it"):
         audio.listing_digest([str(tmp_path)])

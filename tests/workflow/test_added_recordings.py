@@ -8,6 +8,7 @@ from corpus_folders import STRONG, noise, table
 
 PAGE = "workflow/systems/birds.yaml"
 INVENTORY = "data/raw/folder/files.tsv"
+CHANGES = ["nothing", "a new recording", "a replaced recording", "a replaced one of equal size", "a lost recording"]
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +30,7 @@ def birds(pristine, tmp_path_factory):
     return clone
 
 
-@pytest.mark.parametrize("change", ["nothing", "a new recording", "a replaced recording", "a lost recording"])
+@pytest.mark.parametrize("change", CHANGES)
 def test_a_folder_is_read_again_when_recordings_come_go_or_change(birds, tmp_path, change):
     clone = birds.copy(tmp_path / "clone")
     audio = clone.path / "my_birds/unlabeled/dawn.wav"
@@ -37,6 +38,8 @@ def test_a_folder_is_read_again_when_recordings_come_go_or_change(birds, tmp_pat
         audio = noise(audio.with_name("dusk.wav"), 0.5)
     elif change == "a replaced recording":
         noise(audio, 0.7)
+    elif change == "a replaced one of equal size":
+        noise(audio, 0.5, seed=1)
     elif change == "a lost recording":
         audio.unlink()
     if audio.exists():
