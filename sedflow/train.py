@@ -107,8 +107,8 @@ def alone_in(work: Path) -> Iterator[None]:
 def run_digest(settings: dict, seed: int, files: list, classes: list[str]) -> str:
     """Digest of what a run is made of, so that it never resumes from a state of other data, weights or settings.
 
-    Classes count in their order, which is that of the outputs, and so do the recordings that augmentations read. Loader processes, shards of the cache and windows scored at once change nothing but time and
-    memory.
+    Classes count in their order, which is that of the outputs, and so do the recordings that augmentations read. Loader
+    processes, shards of the cache and windows scored at once change nothing but time and memory.
     """
     stage, inference = dict(settings["stage"]), dict(settings["inference"])
     stage.pop("workers", None)

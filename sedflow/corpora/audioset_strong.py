@@ -163,8 +163,7 @@ class AudioSetStrong:
     def _validating(self, inventory: Iterable[Holding], ends: Mapping[str, float]) -> set[str]:
         """Training clips that validate: none that ends before its labels, its truth would be cut."""
         drawn = sorted((holding for holding in inventory if holding.set == "train"), key=lambda h: _draw(h.clip))
-        slack = END_SLACK_SECONDS
-        whole = (h.clip for h in drawn if ends.get(h.clip, 0.0) <= info(h.path).seconds + slack)
+        whole = (h.clip for h in drawn if ends.get(h.clip, 0.0) <= info(h.path).seconds + END_SLACK_SECONDS)
         return set(itertools.islice(whole, self.validation))
 
     def _write(self, holding: Holding, source: str, audio: Path) -> Clip:
