@@ -11,6 +11,7 @@ import re
 from pathlib import Path
 
 from sedflow import architectures
+from sedflow.encoders.mobilenet import check_named_front_end
 from sedflow.official import configuration, module_tensors, role_of, unwrapped
 from sedflow.weights import CheckpointError, read_checkpoint
 
@@ -113,6 +114,8 @@ def _encoders(content: dict, flat: dict, path) -> dict[str, dict]:
             found[name] = {"name": name, **settings(_of_encoder(content, anchor, path), cfg)}
     if mobilenet := architectures.mobilenet(flat):
         found["mobilenet"] = {"name": "mobilenet", **mobilenet}
+        if "front_end" in mobilenet:
+            check_named_front_end(path)
     for name in found.keys() & {"atst", "passt"} if "cnn" in found else ():
         found[name] |= {"projection": width} if (width := _projection(flat)) else {}
     return found
@@ -176,6 +179,8 @@ def _assumed(found: dict, classes: dict) -> list[str]:
         assumed.append(f"{name} heads: {published}")
     if "beats" in found and "max_distance" not in found["beats"]["cfg"]:
         assumed.append("beats max_distance: 800, as published")
+    if "front_end" in found.get("mobilenet", {}):
+        assumed.append("mobilenet front_end: efficientat, 128 bands every 10 ms, as no other is in the file's name")
     if "frame_rate" in found.get("beats", {}):
         assumed.append(f"beats frame_rate: {found['beats']['frame_rate']}, as CP-JKU reads it")
     if "cnn" in found:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import torch
@@ -49,6 +50,22 @@ FRONT_ENDS = {
 
 # what stands beside the features in files of EfficientSED and PretrainedSED
 _PARTS = ("seq_model", "strong_head", "weak_head")
+
+
+# EfficientAT names files of other front ends so: mn10_as_hop_15, mn10_as_mels_64
+_NAMED_FRONT_END = re.compile(r"_(hop|mels)_(\d+)")
+_FRONT_END_IN_NAMES = {"hop": 10, "mels": 128}  # of those without: milliseconds, bands
+
+
+def check_named_front_end(path: str | Path) -> None:
+    """Refuse a file of EfficientAT that by its name was trained on another front end: its tensors do not tell."""
+    for what, number in _NAMED_FRONT_END.findall(Path(path).name):
+        if int(number) != _FRONT_END_IN_NAMES[what]:
+            theirs = f"every {number} ms" if what == "hop" else f"of {number} bands"
+            raise CheckpointError(
+                f"{path}: by its name its weights were trained on a spectrum {theirs}, which no front end here gives: "
+                "they have 128 bands every 10 ms; take a file of EfficientAT without _hop_ or _mels_ in its name"
+            )
 
 
 def channels_of(count: float) -> int:
@@ -240,7 +257,8 @@ class MobileNet(nn.Module):
 
         Raises
         ------
-        CheckpointError    unreadable, not a MobileNet of this width, or trained on another front end
+        CheckpointError    unreadable, not a MobileNet of this width, or trained on another front end, where a
+            classifier or its name says so
         """
         content = read_checkpoint(path)
         tensors = unwrapped(content)
@@ -256,6 +274,7 @@ class MobileNet(nn.Module):
         theirs = own
         if any(str(name).startswith("classifier.") for name in tensors):
             theirs = "efficientat"
+            check_named_front_end(path)
         elif "features.0.0.weight" not in tensors or any(part_of(tensors, part) for part in _PARTS):
             theirs = "fmn"
         if own != theirs:

@@ -85,3 +85,24 @@ def test_what_a_cnns_tensors_do_not_show_is_called_assumed(crnn, tmp_path):
     convert(tmp_path / "stage2.ckpt", out, given={"heads": 1, "scale": "unit"})
     cnn, atst = read_metadata(out)["detector"]["encoders"]
     assert (cnn["scale"], atst["heads"]) == ("unit", 1) and "heads" not in cnn and "scale" not in atst
+
+
+@pytest.mark.parametrize(
+    "name", ["mn10_as_hop_15_mAP_463", "mn10_as_hop_25", "mn10_as_mels_40_mAP_453", "mn04_mels_256"]
+)
+def test_efficientats_files_of_other_front_ends_are_refused(mirror_dir, tmp_path, name):
+    path, out = tmp_path / f"{name}.pt", tmp_path / "out.safetensors"
+    path.symlink_to(next(mirror_dir.rglob("mn04*.pt")))
+    encoder = MobileNet(width=0.4, front_end="efficientat", strides="dilated")
+    for load in (identify, encoder.load_official, lambda path: convert(path, out)):
+        with pytest.raises(CheckpointError, match=rf"{name}.pt: by its name .* (every|of) \d+ .*128 bands every 10 ms"):
+            load(path)
+    assert not out.exists()
+
+
+def test_the_front_end_of_efficientats_files_is_called_assumed(mirror_dir, tmp_path):
+    path, out = tmp_path / "mn04_as_hop_10_mels_128.pt", tmp_path / "out.safetensors"
+    path.symlink_to(next(mirror_dir.rglob("mn04*.pt")))
+    assert any(told.startswith("mobilenet front_end: efficientat, 128 bands") for told in identify(path).assumed)
+    assert "assumed mobilenet front_end" in convert(path, out)
+    assert "assumed" not in convert(path, out, given={"front_end": "efficientat"})
