@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from sedflow.weights import part_of
+from sedflow.official import part_of
 
 # heads of the published vision transformers by width: the tensors do not tell
 _HEADS = {384: 6, 768: 12}
@@ -93,7 +93,7 @@ def mobilenet(tensors: dict) -> dict | None:
     widths = [width for width in _WIDTHS if [channels_of(16 * width), 6 * channels_of(160 * width)] == ends]
     if not widths:
         raise MisfitError(f"a MobileNet with {ends} channels at its ends matches no width of 0.1, 0.2 … 6")
-    published = any(name.startswith("classifier.") for name in tensors)
+    published = part_of(tensors, "classifier")
     own = {"front_end": "efficientat", "strides": "dilated"} if published else {}
     return {"width": widths[0], **own}
 

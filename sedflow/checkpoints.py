@@ -12,7 +12,7 @@ from pathlib import Path
 
 from sedflow import architectures
 from sedflow.encoders.mobilenet import check_named_front_end
-from sedflow.official import configuration, module_tensors, role_of, unwrapped
+from sedflow.official import configuration, module_tensors, part_or_refusal, role_of, unwrapped
 from sedflow.weights import CheckpointError, read_checkpoint
 
 CPJKU = "CP-JKU DCASE 2024"
@@ -81,6 +81,7 @@ def _identified(content: dict, path: str | Path) -> Contents:
     flat = unwrapped(content)
     found = _encoders(content, flat, path)
     if not found:
+        part_or_refusal(flat, "features", path)  # a MobileNet behind an unknown prefix
         raise CheckpointError(
             f"{path}: {len(flat)} tensors ({', '.join(sorted(flat)[:4])} …); they match none of the encoders "
             f"{', '.join([*_TRANSFORMERS, 'mobilenet'])}"

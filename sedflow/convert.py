@@ -16,7 +16,7 @@ import torch
 
 from sedflow.checkpoints import CPJKU, STATISTICS, Contents, identify
 from sedflow.detector import Detector, build_encoder
-from sedflow.official import all_tensors, module_tensors, unwrapped
+from sedflow.official import all_tensors, module_tensors, part_or_refusal, unwrapped
 from sedflow.params import Inference
 from sedflow.plugins import SettingsError, nearest, settings_of
 from sedflow.specification import Specification, save_detectors, save_encoder
@@ -24,7 +24,6 @@ from sedflow.weights import (
     CheckpointError,
     is_safetensors,
     load_strict,
-    part_of,
     read_checkpoint,
     read_metadata,
     shortened,
@@ -196,11 +195,11 @@ def _detector(
         return _crnn(path, content, contents, specs, encoders, (role, pooling)), left
     settings = _settings(contents, specs, None, pooling)
     detector = _assembled(encoders, settings, contents.classes["strong"])
-    tensors = unwrapped(content)
-    detector.sequence.load_official(part_of(tensors, "seq_model"))
-    load_strict(detector.pooling.strong, part_of(tensors, "strong_head"), path)
-    if detector.pooling.weak is not None:
-        load_strict(detector.pooling.weak, part_of(tensors, "weak_head"), path)
+    tensors, network = unwrapped(content), role if contents.networks else None
+    detector.sequence.load_official(part_or_refusal(tensors, "seq_model", path, network))
+    for layer, name in ((detector.pooling.strong, "strong_head"), (detector.pooling.weak, "weak_head")):
+        if layer is not None:
+            load_strict(layer, part_or_refusal(tensors, name, path, network), path)
     return detector, left
 
 

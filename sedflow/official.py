@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from sedflow.weights import CheckpointError, drawn_projection
+from sedflow.weights import CheckpointError, drawn_projection, shortened
 
 # buffers that a profiler left in some published files
 _PROFILER = ("total_ops", "total_params")
 # what may stand beside a module's own tensors when nothing precedes their names
 _HEADS = ("head.", "head_dist.", "strong_head.", "weak_head.", "seq_model.")
+# names of official wrappers, and of whose weights they are, that may precede those of a part
+_PREFIXES = ("net", "model", "fmn", "frame_mn", "student", "teacher", "sed_student", "sed_teacher")
+# what torch.compile and data parallel training put before the names of what they wrap
+_TORCHS_WRAPPERS = re.compile(r"(?:^|(?<=\.))(?:module|_orig_mod)\.")
 _PROJECTION = "head_linear_layer"  # CP-JKU's name of a layer behind the encoder that never trains
 
 
@@ -102,12 +107,17 @@ def unwrapped(content: dict) -> dict[str, torch.Tensor]:
     """Tensors by name: those under ``state_dict`` and ``model`` without the wrapper's name, each once."""
     inner = next((content[key] for key in ("state_dict", "model") if isinstance(content.get(key), dict)), content)
     tensors = {str(name): value for name, value in inner.items() if isinstance(value, torch.Tensor)}
-    return tensors or all_tensors(content)
+    return _without_torchs_wrappers(tensors) or all_tensors(content)
 
 
 def all_tensors(content: dict) -> dict[str, torch.Tensor]:
-    """Tensors by their full names; settings and the like are skipped."""
-    return dict(_flat(content))
+    """Tensors by their full names, but for the names of PyTorch's wrappers; settings and the like are skipped."""
+    return _without_torchs_wrappers(dict(_flat(content)))
+
+
+def _without_torchs_wrappers(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    named = {_TORCHS_WRAPPERS.sub("", name): tensor for name, tensor in tensors.items()}
+    return named if len(named) == len(tensors) else tensors
 
 
 def _flat(content: dict, prefix: str = "") -> Iterator[tuple[str, torch.Tensor]]:
@@ -116,6 +126,42 @@ def _flat(content: dict, prefix: str = "") -> Iterator[tuple[str, torch.Tensor]]
             yield f"{prefix}{name}", value
         elif isinstance(value, dict):
             yield from _flat(value, f"{prefix}{name}.")
+
+
+def part_of(tensors: dict[str, torch.Tensor], part: str, network: str | None = None) -> dict[str, torch.Tensor]:
+    """Tensors named ``<prefix>.<part>.<rest>``, by ``<rest>``; a prefix is any run of roles and official wrappers.
+
+    ``part_of(tensors, "seq_model")`` finds the sequence head in a file of EfficientSED or PretrainedSED. Of a file with
+    student and teacher it gives what belongs to ``network``, or to the teacher.
+    """
+    name_of_part = re.compile(rf"((?:(?:{'|'.join(_PREFIXES)})\.)*){re.escape(part)}\.(.+)")
+    found: dict[str | None, dict] = {}
+    for name, tensor in tensors.items():
+        if match := name_of_part.fullmatch(str(name)):
+            found.setdefault(role_of(match[1]), {})[match[2]] = tensor
+    roles = (network, None) if network else ("teacher", None, "student")
+    return next((found[role] for role in roles if role in found), {})
+
+
+def part_or_refusal(
+    tensors: dict[str, torch.Tensor], part: str, path: str | Path, network: str | None = None
+) -> dict[str, torch.Tensor]:
+    """What `part_of` gives.
+
+    Raises
+    ------
+    CheckpointError    there is such a part, but what precedes its name is unknown, or it is not of this network
+    """
+    own = part_of(tensors, part, network)
+    prefixes = {f".{name}".partition(f".{part}.")[0][1:] for name in tensors if f".{part}." in f".{name}"}
+    if own or not prefixes:
+        return own
+    if part_of(tensors, part):
+        raise CheckpointError(f"{path}: no {network} in it, only {shortened(prefixes)}; is it another encoder's file?")
+    raise CheckpointError(
+        f"{path}: {shortened(prefixes)} before the names of {part} is unknown; take it off the names of the tensors, "
+        f"or rename it (known: {', '.join(_PREFIXES)})"
+    )
 
 
 def role_of(prefix: str) -> str | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 from pathlib import Path
 
 import torch
@@ -16,7 +15,6 @@ CONVERTED = "sedflow_encoder."  # precedes the names of tensors in an encoder fi
 _LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # how torch.save began its files before they were archives
 _AGAIN = "copy, make or convert it again"
 _LISTED = 8  # names shown of a long list
-_WRAPPERS = ("net", "model", "fmn", "frame_mn")
 
 
 class CheckpointError(ValueError):
@@ -162,16 +160,6 @@ def _check_settings(encoder: nn.Module, path: str | Path) -> None:
 def drawn_projection(encoder: nn.Module) -> dict[str, torch.Tensor]:
     """The fixed projection that an encoder may end in, as it was drawn: the one layer that a file may lack."""
     return {name: tensor for name, tensor in encoder.state_dict().items() if name.startswith("projection.")}
-
-
-def part_of(tensors: dict[str, torch.Tensor], part: str) -> dict[str, torch.Tensor]:
-    """Tensors named ``<prefix>.<part>.<rest>``, by ``<rest>``; a prefix is any run of the official wrappers' names.
-
-    ``part_of(tensors, "seq_model")`` finds the sequence head in a file of EfficientSED or PretrainedSED.
-    """
-    name_of_part = re.compile(rf"(?:(?:{'|'.join(_WRAPPERS)})\.)*{re.escape(part)}\.(.+)")
-    matches = {name: name_of_part.fullmatch(str(name)) for name in tensors}
-    return {match[1]: tensors[name] for name, match in matches.items() if match}
 
 
 def load_strict(module: nn.Module, tensors: dict[str, torch.Tensor], path: str | Path) -> None:

@@ -11,10 +11,10 @@ from torch import nn
 from sedflow.frames import FrameGrid
 from sedflow.frontend import LogMel
 from sedflow.layers import at_least_float32
-from sedflow.official import all_tensors, unwrapped
+from sedflow.official import all_tensors, part_of, part_or_refusal, role_of, unwrapped
 from sedflow.precision import InFloat32
 from sedflow.waveform import checked, completed
-from sedflow.weights import CheckpointError, load_strict, part_of, read_checkpoint
+from sedflow.weights import CheckpointError, load_strict, read_checkpoint
 
 # kernel, expanded channels, output channels, squeeze-excitation?, activation: MobileNetV3-Large at width 1
 _BLOCKS = [
@@ -247,13 +247,17 @@ class MobileNet(nn.Module):
         """The stem, the fifteen blocks, the last convolution."""
         return list(self.features)
 
-    def load_official(self, path: str | Path) -> list[str]:
+    def load_official(self, path: str | Path, network: str = "teacher") -> list[str]:
         """Load the weights of an EfficientAT, EfficientSED or PretrainedSED file.
+
+        Parameters
+        ----------
+        network : str    "teacher" or "student", where the file holds both
 
         Returns
         -------
         list of str
-            Names in the file that embeddings do not need: classifier, sequence model, heads.
+            Names in the file that embeddings do not need: classifier, sequence model, heads, the other network.
 
         Raises
         ------
@@ -262,17 +266,21 @@ class MobileNet(nn.Module):
         """
         content = read_checkpoint(path)
         tensors = unwrapped(content)
-        features = part_of(tensors, "features")
+        features = part_or_refusal(tensors, "features", path, network)
         self._check_front_end(tensors, path)
         renamed = {"features." + name.replace(".conc_se_layers.0.", "."): features[name] for name in features}
         load_strict(self, renamed, path)
-        return [name for name in all_tensors(content) if ".features." not in "." + name]
+        return [
+            name
+            for name in all_tensors(content)
+            if ".features." not in "." + name or role_of(name) not in (network, None)
+        ]
 
     def _check_front_end(self, tensors: dict, path: str | Path) -> None:
         """Refuse a file whose weights were trained on the other front end: the shapes of tensors do not tell."""
         own = self.trained_with["front_end"]
         theirs = own
-        if any(str(name).startswith("classifier.") for name in tensors):
+        if part_of(tensors, "classifier"):
             theirs = "efficientat"
             check_named_front_end(path)
         elif "features.0.0.weight" not in tensors or any(part_of(tensors, part) for part in _PARTS):

@@ -6,6 +6,7 @@ from torch import nn
 from vectors import find_vectors
 
 from sedflow.encoders.mobilenet import MobileNet
+from sedflow.official import part_of
 from sedflow.pooling import Pooling, match_frames
 from sedflow.sequence.attention import Attention
 from sedflow.sequence.bigru import BiGRU
@@ -13,7 +14,6 @@ from sedflow.sequence.hybrid import Hybrid
 from sedflow.sequence.mamba import Mamba
 from sedflow.sequence.tcn import TCN
 from sedflow.sequence.transformer import Transformer
-from sedflow.weights import part_of
 
 # upstream's own limit for 4 instead of 8 heads; ours is a setting
 NARROW = 128

@@ -9,7 +9,8 @@ from vectors import find_vectors
 
 from sedflow import audio
 from sedflow.encoders.mobilenet import MobileNet
-from sedflow.weights import part_of, read_checkpoint
+from sedflow.official import part_of
+from sedflow.weights import read_checkpoint
 
 # rows of AudioSet's class list that name the ESC-10 event
 AUDIOSET_ROWS = {

@@ -5,7 +5,8 @@ import torch
 from vectors import find_vectors
 
 from sedflow.encoders.mobilenet import MobileNet
-from sedflow.weights import CheckpointError, part_of
+from sedflow.official import part_of
+from sedflow.weights import CheckpointError
 
 MAPS = "feat{:02d}"
 

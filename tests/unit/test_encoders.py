@@ -10,7 +10,8 @@ from safetensors.torch import save_file
 
 from sedflow import plugins
 from sedflow.frames import FrameGrid
-from sedflow.weights import CheckpointError, load_strict, part_of
+from sedflow.official import part_of
+from sedflow.weights import CheckpointError, load_strict
 
 NAMES = plugins.names("encoders")
 # where an encoder has such a setting, it is tested at this size
