@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from sedflow.dropout import Dropout
+from sedflow.precision import InFloat32
 from sedflow.products import Linear, attention
 
 
@@ -30,10 +31,11 @@ class RMSNorm(nn.Module):
         return (unit * x.shape[-1] ** 0.5 * self.gamma).to(x.dtype)
 
 
-class Rotary(nn.Module):
+class Rotary(InFloat32, nn.Module):
     """Rotate the pairs (2i, 2i + 1) of queries or keys by position · freqs[i]: dot products see relative positions.
 
-    ``freqs`` is stored in official checkpoints and never trained; angles are float32 at least.
+    ``freqs`` is stored in official checkpoints and never trained. It stays float32, as angles are: an error in it grows
+    with the position.
     """
 
     def __init__(self, head_dim: int):

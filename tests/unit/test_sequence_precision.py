@@ -50,6 +50,17 @@ def test_bfloat16_weights_stay_close(name):
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("name", ["attention", "transformer"])
+def test_bfloat16_weights_stay_close_far_into_a_recording(name):
+    head = head_of(name).eval()
+    for part in head.modules():
+        if hasattr(part, "to_qkv"):
+            torch.nn.init.normal_(part.to_qkv.weight, std=0.2)  # attention that is not almost flat, as if trained
+    expected = head(embeddings_of(2_500))
+    assert likeness(head.bfloat16()(embeddings_of(2_500).bfloat16()), expected) > 0.995
+
+
+@torch.no_grad()
 @pytest.mark.parametrize("name", HEADS)
 def test_mixed_precision_stays_close(name):
     head = head_of(name).eval()
