@@ -181,7 +181,7 @@ def _assumed(found: dict, classes: dict) -> list[str]:
     if "beats" in found and "max_distance" not in found["beats"]["cfg"]:
         assumed.append("beats max_distance: 800, as published")
     if "front_end" in found.get("mobilenet", {}):
-        assumed.append("mobilenet front_end: efficientat, 128 bands every 10 ms, as no other is in the file's name")
+        assumed.append("mobilenet front_end: efficientat, 128 bands every 10 ms, as the file's name gives no other")
     if "frame_rate" in found.get("beats", {}):
         assumed.append(f"beats frame_rate: {found['beats']['frame_rate']}, as CP-JKU reads it")
     if "cnn" in found:

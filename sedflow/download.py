@@ -248,7 +248,7 @@ def _transfer(url: str, partial: Path) -> str:
             raise _Interrupted(f"the server answered {error.code} {error.reason}") from None
         raise DownloadError(
             f"{url}: the server answered {error.code} {error.reason}; the address is dead or requires a login: "
-            "get the file by hand and put it into a mirror"
+            "download the file by hand and put it into a mirror"
         ) from None
     except (OSError, urllib.error.URLError) as error:
         if is_ours(error):

@@ -14,7 +14,7 @@ STAGES = ("frozen", "finetune")
 _KINDS = {
     "data": "recordings or label tables of the corpora",
     "features": "the weights of an encoder",
-    "train": "weights, detectors that listen along or recordings of augmentations",
+    "train": "weights, detectors that run during training or recordings of augmentations",
 }
 COMMANDS = {
     "data": ("download", "soundbank", "prepare", "collect", "inventory"),

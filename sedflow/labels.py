@@ -95,7 +95,7 @@ def read_raven(path, classes: ClassSet | None = None) -> dict[str, list[Event]]:
             clip = clip_id(row.get(RAVEN_FILE) or stem)
             if several and not row.get(RAVEN_OFFSET):
                 raise LabelError(
-                    f"{file}:{number}: the table is of several recordings, and {RAVEN_TIMES[0]!r} counts from the "
+                    f"{file}:{number}: the table covers several recordings, and {RAVEN_TIMES[0]!r} counts from the "
                     f"start of the first; add the measurement {RAVEN_OFFSET!r} in Raven and save the table again"
                 )
             event = parse_event(file, number, *_raven_times(row), row[column], classes)
