@@ -186,7 +186,7 @@ def test_labels_and_recordings_of_ones_own_are_followed_too_and_work_on_changed_
     ("file", "step", "kind"),
     [
         ("own.pt", "features", "the weights of an encoder"),
-        ("listener.safetensors", "finetune", "detectors that listen along"),
+        ("listener.safetensors", "finetune", "detectors that run during training"),
         ("impulses/phone.wav", "finetune", "recordings of augmentations"),
     ],
 )
