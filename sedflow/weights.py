@@ -165,6 +165,8 @@ def drawn_projection(encoder: nn.Module) -> dict[str, torch.Tensor]:
 def load_strict(module: nn.Module, tensors: dict[str, torch.Tensor], path: str | Path) -> None:
     """Copy ``tensors`` into ``module``: each name must be present once, in the right shape, with none left over.
 
+    Whole numbers are not taken for fractions: those of a quantised file mean something only with its scales.
+
     Parameters
     ----------
     module : Module
@@ -173,7 +175,7 @@ def load_strict(module: nn.Module, tensors: dict[str, torch.Tensor], path: str |
 
     Raises
     ------
-    CheckpointError    lists missing, unexpected and mis-shaped tensors; the module is unchanged
+    CheckpointError    lists missing, unexpected, mis-shaped and quantised tensors; the module is unchanged
     """
     expected = module.state_dict()
     faults = {
@@ -184,10 +186,17 @@ def load_strict(module: nn.Module, tensors: dict[str, torch.Tensor], path: str |
             for name in expected.keys() & tensors.keys()
             if _shape(tensors[name]) != _shape(expected[name])
         },
+        "of another type": {
+            f"{name} {tensors[name].dtype} instead of {expected[name].dtype}"
+            for name in expected.keys() & tensors.keys()
+            if _shape(tensors[name]) == _shape(expected[name])
+            and expected[name].is_floating_point() > tensors[name].is_floating_point()
+        },
     }
     if any(faults.values()):
         lines = [
-            f"{path}: the weights do not fit {type(module).__name__}; are they of another size or another encoder?"
+            f"{path}: the weights do not fit {type(module).__name__}; are they quantised, of another size or another "
+            "encoder?"
         ]
         lines += [f"  {len(names)} {fault}: {shortened(names)}" for fault, names in faults.items() if names]
         raise CheckpointError("\n".join(lines))

@@ -263,6 +263,9 @@ def _check_predictor(predictor: dict[str, Tensor], dim: int, path) -> None:
     classes = shapes.get("predictor.bias", ())
     if shapes != {"predictor.weight": (*classes, dim), "predictor.bias": classes} or len(classes) != 1:
         raise CheckpointError(f"{path}: its classifier has {shapes}, it needs a weight (classes, {dim}) and a bias")
+    types = {name: tensor.dtype for name, tensor in predictor.items() if not tensor.is_floating_point()}
+    if types:
+        raise CheckpointError(f"{path}: its classifier is quantised, {types}; take a file in floating-point numbers")
 
 
 def _our_tensors(official: dict[str, Tensor], path) -> dict[str, Tensor]:
@@ -289,6 +292,9 @@ def _our_tensors(official: dict[str, Tensor], path) -> dict[str, Tensor]:
             raise CheckpointError(
                 f"{path}: {name} is made of parts of different shapes, {shapes}; is the file damaged?"
             )
+        types = {letter: part.dtype for letter, part in parts.items()}
+        if len({dtype.is_floating_point for dtype in types.values()}) > 1:
+            raise CheckpointError(f"{path}: {name} is made of parts of different types, {types}; is it quantised?")
         # what is missing stays missing, for load_strict to say so
         ours |= {name: torch.cat([parts[letter] for letter in "qkv"])} if len(parts) == 3 else {}
     return ours

@@ -276,6 +276,14 @@ def test_a_classifier_follows_the_encoder_and_is_checked(microsoft, tmp_path):
                 built(vectors).load_official(file_of(changed, tmp_path))
 
 
+@pytest.mark.parametrize("part", ["predictor.weight", "encoder.layers.0.self_attn.q_proj.weight"])
+def test_a_file_with_a_quantised_layer_is_refused(microsoft, tmp_path, part):
+    vectors = copy.deepcopy(next(vectors for vectors in microsoft if vectors.config["finetuned_model"]))
+    vectors.tensors[f"w/{part}"] = (100 * vectors.tensors[f"w/{part}"]).to(torch.int8)
+    with pytest.raises(CheckpointError, match=r"quantised"):
+        built(vectors).load_official(file_of(vectors, tmp_path))
+
+
 def test_blocks_with_tables_of_their_own_are_refused(microsoft, tmp_path):
     vectors = copy.deepcopy(microsoft[0])
     name = "w/encoder.layers.{}.self_attn.relative_attention_bias.weight"

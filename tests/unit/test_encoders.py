@@ -137,6 +137,20 @@ def test_every_misfit_is_listed_and_nothing_is_loaded():
     assert torch.equal(module.weight, before)
 
 
+@pytest.mark.parametrize("dtype", [torch.int8, torch.int64, torch.bool, torch.complex64])
+def test_whole_numbers_are_not_taken_for_weights(dtype):
+    module = torch.nn.BatchNorm1d(3)
+    before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+    with pytest.raises(CheckpointError, match=rf"1 of another type: weight {dtype} instead of torch.float32"):
+        load_strict(module, before | {"weight": torch.ones(3).to(dtype)}, "file.pt")
+    assert all(torch.equal(tensor, before[name]) for name, tensor in module.state_dict().items())
+    for half in (torch.float16, torch.bfloat16, torch.float64):
+        load_strict(module, before | {"weight": torch.full((3,), 2, dtype=half)}, "file.pt")
+        assert module.weight.tolist() == [2, 2, 2] and module.weight.dtype == torch.float32
+    load_strict(module, before | {"num_batches_tracked": torch.tensor(7.0)}, "file.pt")  # a moving average of it
+    assert module.num_batches_tracked == 7
+
+
 def test_a_part_is_found_behind_wrappers_names_only():
     tensors = {"net.model.features.0.weight": 1, "features.1.weight": 2, "other.features.2.weight": 3}
     assert part_of(tensors, "features") == {"0.weight": 1, "1.weight": 2}
