@@ -102,7 +102,8 @@ def test_a_comment_in_the_code_retrains_under_neither(reproduced, tmp_path):
 def test_an_experiment_with_stage_two_reruns_it_and_evaluation_only_and_is_compared(reproduced, tmp_path):
     clone = reproduced.copy(tmp_path / "clone")
     ran = clone("dvc", "exp", "run", "-S", f"{PAGE}:stages.finetune.optimizer.lr.head=0.00001")
-    assert set(re.findall(r"Running stage '(\S+)'", ran)) == {"stage2@1", "evaluate@finetune-1", "report"}
+    # `code` notes what the settings name
+    assert set(re.findall(r"Running stage '(\S+)'", ran)) == {"code", "stage2@1", "evaluate@finetune-1", "report"}
     assert yaml.safe_load((clone.path / PAGE).read_text())["stages"]["finetune"]["optimizer"]["lr"]["head"] in (
         1e-5,
         "1e-05",
@@ -157,3 +158,13 @@ def test_a_clone_with_the_cache_but_no_files_adopts_them(reproduced, tmp_path):
     clone.sedflow("sync", "adopt")
     assert clone.planned() == []
     assert not (clone.path / "data/features").exists()
+
+
+def test_a_seed_added_without_the_cache_leaves_finished_runs_alone_if_its_runs_come_first(reproduced, tmp_path):
+    clone = reproduced.copy(tmp_path / "clone")
+    clone("rm", "-r", "data/features")
+    clone.change("params.yaml", ["seeds"], [1, 2])
+    changed = json.loads(clone("dvc", "status", "--json"))
+    assert {stage for stage in changed if stage.startswith("stage")} == {"stage1@2", "stage2@2"}
+    clone("snakemake", "models/demo/default/finetune/seed2/metrics.json", "--cores", "2")
+    assert "train" not in clone.planned()

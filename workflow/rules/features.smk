@@ -1,4 +1,6 @@
-# The cache: outputs of encoders that a stage keeps frozen, computed once, shard by shard. Safe to delete.
+# The cache: outputs of encoders that a stage keeps frozen, computed once, shard by shard. Safe to delete;
+# the README says how to add a seed then. (`ancient` in train would not help: a deleted file triggers all the same, and
+# while features run Snakemake no longer looks whether the settings and code of what reads ancient files have changed.)
 rule features:
     input:
         clips="data/manifests/{corpus}/clips.tsv",
