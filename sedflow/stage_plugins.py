@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from sedflow import plugins
 from sedflow.params import LOSS_WEIGHTS
+from sedflow.responses import read_responses
 
 
 def build_losses(specs: list[dict]) -> list[tuple[str, Callable, dict]]:
@@ -40,6 +41,21 @@ def check_listeners(losses: list[tuple], classes: list[str], sample_rate: int | 
                 f"{label}: the {deaf[0]} of its checkpoint has no linear mel to follow a mixup on: spectrum; mix on: "
                 "features or on: waveform"
             )
+
+
+def check_recordings(augment: list[dict], sample_rate: int) -> None:
+    """Read the recordings that augmentations need, once.
+
+    Raises
+    ------
+    SettingsError    a folder is missing, or holds none or one that cannot be read
+    """
+    for spec in augment:
+        if "folder" in spec:
+            try:
+                read_responses(spec["folder"], spec.get("sample_rate", sample_rate))
+            except (OSError, ValueError) as error:
+                raise plugins.SettingsError(f"augment: {error}") from None
 
 
 def build_augmentation(spec: dict, page: dict) -> tuple[Callable, str, dict]:

@@ -36,7 +36,7 @@ from sedflow.optimization import freeze_unused
 from sedflow.params import PSEUDO
 from sedflow.pseudo import PseudoLabels
 from sedflow.specification import Specification, load_detector, save_detectors
-from sedflow.stage_plugins import listeners
+from sedflow.stage_plugins import check_recordings, listeners
 from sedflow.trainer import LAST, build_trainer
 from sedflow.weights import CheckpointError
 
@@ -64,6 +64,7 @@ def train(  # noqa: PLR0913 (one rule's inputs)
     """
     tables = [table for folder in manifests for table in sorted(Path(folder).glob("*.tsv"))]
     stage = settings["stage"]
+    check_recordings(stage.get("augment", ()), settings["sample_rate"])
     depends_on = [*tables, *weights.values(), *pseudo_labels, *listeners(stage["losses"]), start_from]
     clips = read_clip_set(settings, manifests, features, pseudo_labels, root)
     check_validation(clips, stage["processes"])

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import functools
-
 import numpy as np
 import torch
 from torch import Tensor
 
-from sedflow import audio
 from sedflow.augment import changed, changed_alike, tensor
 from sedflow.dataset import Batch
 from sedflow.ranges import Count, Share
+from sedflow.responses import read_responses
 
 DOMAIN = "waveform"
 
@@ -29,7 +27,7 @@ def device_impulse(
 
     Raises
     ------
-    FileNotFoundError    the folder is missing or holds no audio
+    FileNotFoundError    the folder is missing or holds no audio; found out when training starts
 
     Source
     ------
@@ -50,16 +48,3 @@ def device_impulse(
         return torch.fft.irfft(spectrum, n=size)[:, :samples].where(played.unsqueeze(1), waveform)
 
     return changed_alike(batch, lambda inputs: changed(inputs, waveform=convolve))
-
-
-@functools.cache
-def read_responses(folder: str, sample_rate: int) -> tuple[np.ndarray, ...]:
-    """Responses of a folder, of energy 1 so that loudness stays about the same."""
-    files = [path for path in audio.recordings(folder) if path.suffix.lower() in (".wav", ".flac")]
-    if not files:
-        raise FileNotFoundError(
-            f"device_impulse: {folder!r} holds no .wav or .flac files; put impulse responses of devices there (MicIRP "
-            "is a free collection), or remove device_impulse from `augment`"
-        )
-    responses = [audio.read(path, sample_rate) for path in files]
-    return tuple(response / max(float(np.linalg.norm(response)), 1e-8) for response in responses)

@@ -193,10 +193,24 @@ def test_too_few_validation_clips_for_the_processes_stop_a_run_before_it_begins(
     clips = clip_set(tmp_path, read_manifests(*two_corpora), sources)
     monkeypatch.setattr(train, "read_clip_set", lambda *_: clips)
     monkeypatch.setattr(train.lightning, "seed_everything", lambda *_, **__: None)
-    settings = {"stage": {"losses": [], "processes": processes}}
+    settings = {"stage": {"losses": [], "processes": processes}, "sample_rate": 16_000}
     message = f"{2 if processes == 3 else 0} validation clips are too few for {processes}"
     with pytest.raises(SettingsError, match=message):
         train.train(settings, 1, [], {}, {}, None, tmp_path / "work", tmp_path / "out")
+
+
+def test_recordings_of_augmentations_are_read_before_anything_else(tmp_path):
+    from sedflow import train
+
+    folder = tmp_path / "impulses"
+    stage = {"losses": [], "augment": [{"name": "mixup"}, {"name": "device_impulse", "folder": str(folder)}]}
+    with pytest.raises(SettingsError, match=r"impulses' holds no \.wav or \.flac files"):
+        train.train({"stage": stage, "sample_rate": 16_000}, 1, [], {}, {}, None, tmp_path / "work", tmp_path / "out")
+    folder.mkdir()
+    (folder / "phone.wav").write_bytes(b"no audio")
+    with pytest.raises(SettingsError, match=r"augment: .*phone\.wav"):
+        train.train({"stage": stage, "sample_rate": 16_000}, 1, [], {}, {}, None, tmp_path / "work", tmp_path / "out")
+    assert not (tmp_path / "work").exists()
 
 
 def test_a_learning_curve_counts_steps_to_the_last_digit():

@@ -49,3 +49,21 @@ def test_every_clip_waits_for_the_list_of_raw_files(pristine, system):
     output = pristine("snakemake", "-n", system, "--nocolor", "--quiet", "host", "progress", "reason")
     inputs = re.findall(r"^rule prepare:\n *input: (.*)$", output, re.M)
     assert inputs and all(f"data/raw/{system}/files.tsv" in of_job.split(", ") for of_job in inputs)
+
+
+RESPONSES = "data/device_impulses"
+OF_FROZEN = "models/cpjku_dcase24/default/frozen/seed1/best.safetensors"
+
+
+def test_missing_recordings_of_a_late_stage_are_named_before_the_first_job(pristine, tmp_path):
+    clone, page = pristine.copy(tmp_path / "clone"), "workflow/systems/cpjku_dcase24.yaml"
+    missing = f"{page}: augment: device_impulse: '{RESPONSES}' holds no .wav or .flac files"
+    planned = clone("snakemake", "-n", "cpjku_dcase24", "--nocolor")
+    assert planned.count(f"warning: {missing}") == 1 and "rule train" in planned
+    assert "warning" not in clone("snakemake", "-n", OF_FROZEN)  # which reads none
+    for _ in range(2):  # the first leaves no lock behind
+        assert f"error: {missing}" in clone("snakemake", "--cores", "1", "cpjku_dcase24", check=False)
+    (clone.path / RESPONSES).mkdir()
+    (clone.path / RESPONSES / "phone.wav").write_bytes(b"no audio")
+    assert f"{RESPONSES}/phone.wav" in clone("snakemake", "--cores", "1", "cpjku_dcase24", check=False)
+    assert not (clone.path / "data/raw").exists()

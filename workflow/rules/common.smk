@@ -7,7 +7,7 @@ from pathlib import Path
 ROOT = Path(workflow.basedir)
 sys.path.insert(0, str(ROOT))
 
-from sedflow import digest, dvc_digests, params, plan, sync, systems
+from sedflow import digest, dvc_digests, params, plan, stage_plugins, sync, systems
 from sedflow.params import canonical
 
 # `sedflow sync adopt` plans with the settings that files on disk were made with, whatever the pages say by now

@@ -12,8 +12,42 @@ def train_code(wildcards):
     return digest.code("train", plan.train_plugins(page_of(wildcards), stage_of(wildcards)))
 
 
+# Recordings of augmentations are the user's own: no rule makes them. A dry run shows its plan without them and says what
+# is missing; a run stops before its first job, as its last stage may be weeks away. DVC plans one stage at a time.
+def recordings_missing(wildcards, stages):
+    try:
+        for stage in stages:
+            stage_plugins.check_recordings(stage.augment, page_of(wildcards).sample_rate)
+    except ValueError as error:
+        return f"workflow/systems/{wildcards.system}.yaml: {error}"
+
+
+def warned_of_recordings(wildcards):
+    made = Path(plan.RUN.format(**wildcards), "best.safetensors").exists()
+    if workflow.is_main_process and workflow.dryrun and not made:
+        missing = recordings_missing(wildcards, [stage_of(wildcards)])
+        if missing and missing not in WARNINGS:
+            print(f"warning: {missing}", file=sys.stderr)
+            WARNINGS.add(missing)
+    return []
+
+
+WARNINGS = set()
+
+
+onstart:
+    for job in workflow.dag.needrun_jobs() if workflow.is_main_process else ():
+        if job.rule.name == "train":
+            stages = (
+                page_of(job.wildcards).stages.values() if "DVC_STAGE" in os.environ else [stage_of(job.wildcards)]
+            )
+            if missing := recordings_missing(job.wildcards, stages):
+                stop(missing)
+
+
 rule train:
     input:
+        recordings=warned_of_recordings,
         manifests=manifests,
         tables=lambda wildcards: [
             table for spec in plan.corpora(page_of(wildcards)).values() for table in plan.corpus_tables(spec)
