@@ -20,7 +20,7 @@ CLIP_COLUMNS = ("id", "path", "seconds", "sha256", "source", "recordings")
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".aiff", ".aif", ".m4a", ".opus")
 # entries of metrics beside the classes
 SUMMARIES = ("mean", "macro_average", "micro_average", "error_rate", "substitutions", "deletions", "insertions")
-END_SLACK_SECONDS = 0.1  # annotators and decoders round: real DESED labels end up to 0.06 s behind their clip
+END_SLACK_SECONDS = 0.1  # annotators and decoders round: real DESED labels end up to 0.06 s after their clip
 
 
 @dataclasses.dataclass(frozen=True, order=True, slots=True)
@@ -41,8 +41,8 @@ class Event:
 class Clip:
     """One audio file of a corpus.
 
-    ``source`` is the part of the corpus it belongs to (``synthetic_strong``, ``weak``, ``validation`` …);
-    ``recordings`` names every original recording that sounds in it, so that splits can be told apart.
+    ``source`` is its part of the corpus (``weak``, ``validation`` …); ``recordings`` names every original recording
+    that sounds in it, so that splits can be told apart.
     """
 
     id: str
@@ -119,10 +119,7 @@ def clip_id(filename: str) -> str:
 
 
 def read_events(
-    path,
-    classes: ClassSet | None = None,
-    durations: Mapping[str, float] | None = None,
-    needs_confidence: bool = False,
+    path, classes: ClassSet | None = None, durations: Mapping[str, float] | None = None, needs_confidence: bool = False
 ) -> dict[str, list[Event]]:
     """Read strong or soft labels.
 
