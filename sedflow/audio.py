@@ -6,10 +6,8 @@ Inside the project a waveform is mono float32, shape (samples,), and a file of o
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import io
-import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +17,6 @@ from sedflow.events import AUDIO_SUFFIXES
 from sedflow.files import below, replacing
 
 _BLOCK = 1 << 16  # samples decoded at a time
-_PIECE = 1 << 12  # bytes at a place of a file that tell it from another of its size
 _TRAILER = 1 << 12  # bytes behind the audio that nobody wonders at
 _REPAIR = "salvage the readable part with `ffmpeg -i in.wav -c:a flac out.flac`"
 FULL_SCALE = 32767 / 32768  # largest positive 16-bit sample
@@ -47,39 +44,6 @@ def recordings(folder) -> list[Path]:
     """Audio files below a folder, in order of path; hidden ones (macOS: ``._dog.wav``) are ignored."""
     found = sorted(below(folder))
     return [path for path in found if path.suffix.lower() in AUDIO_SUFFIXES and not path.name.startswith(".")]
-
-
-def listing_digest(folders: Iterable[str]) -> str:
-    """Digest of the recordings below folders: names, sizes and three pieces of each, so that a dry run can ask.
-
-    Times do not count: a copy is no other recording, on another machine neither. Files of equal size that differ
-    between the pieces alone pass for equal.
-
-    Raises
-    ------
-    AudioError    a link to a recording that does not exist, or a file that cannot be read
-    """
-    found = [path for folder in folders for path in below(folder) if path.suffix.lower() in AUDIO_SUFFIXES]
-    rows = sorted(f"{path.as_posix()} {_pieces(path)}" for path in found)
-    return hashlib.sha256("\n".join(rows).encode()).hexdigest()[:16]
-
-
-def _pieces(path: Path) -> str:
-    """Size of a file and a digest of its start, middle and end."""
-    try:
-        with path.open("rb", buffering=0) as file:
-            size = os.fstat(file.fileno()).st_size
-            digest = hashlib.sha256()
-            for place in (0, size // 2, max(0, size - _PIECE)):
-                file.seek(place)
-                digest.update(file.read(_PIECE))
-    except FileNotFoundError:
-        raise AudioError(
-            f"{path}: a link to a recording that does not exist; restore it (disk not mounted?) or delete the link"
-        ) from None
-    except OSError as error:
-        raise AudioError(f"{path}: cannot be read ({error.strerror}); change its rights or move it away") from None
-    return f"{size} {digest.hexdigest()[:16]}"
 
 
 def info(path) -> AudioInfo:

@@ -10,8 +10,9 @@ import functools
 from collections.abc import Iterator
 from pathlib import Path
 
-from sedflow import audio, digest, plugins, postprocess, postprocess_checks, stage_plugins, systems
+from sedflow import digest, plugins, postprocess, postprocess_checks, stage_plugins, systems
 from sedflow.features import cache_key
+from sedflow.listing import listing_digest
 from sedflow.params import PSEUDO, SettingsError, Shared, Stage, System, canonical
 from sedflow.yaml_text import read_yaml
 
@@ -157,12 +158,12 @@ def corpus_recordings(spec: dict) -> list[str]:
 def corpus_listing_digest(spec: dict) -> str:
     """Digest of which recordings are in the user's folders that a corpus is read from; none if it is downloaded."""
     folders = spec.get("path") or []
-    return audio.listing_digest([folders] if isinstance(folders, str) else folders)
+    return listing_digest([folders] if isinstance(folders, str) else folders)
 
 
 def augment_listing_digest(stage) -> str:
     """Digest of which recordings are in the folders that a stage's augmentations read."""
-    return audio.listing_digest(spec["folder"] for spec in stage.augment if "folder" in spec)
+    return listing_digest(spec["folder"] for spec in stage.augment if "folder" in spec)
 
 
 def run_folders(name: str, variant: str, system: System, seeds: list[int]) -> list[str]:

@@ -23,13 +23,14 @@ import lightning
 import torch
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from sedflow import audio, plugins
+from sedflow import plugins
 from sedflow.dataset import ClipSet
 from sedflow.detector import Detector, build_detector
 from sedflow.features import Cache
 from sedflow.files import sha256, write_text
 from sedflow.frames import FrameGrid
 from sedflow.learner import Judge, Learner
+from sedflow.listing import listing_digest
 from sedflow.manifests import read_manifests
 from sedflow.memory import keep_pages
 from sedflow.optimization import freeze_unused
@@ -116,7 +117,7 @@ def run_digest(settings: dict, seed: int, files: list, classes: list[str]) -> st
     inference.pop("batch", None)
     counted = settings | {"stage": stage, "inference": inference, "feature_shards": None, "classes": classes}
     identity = json.dumps(counted, sort_keys=True)
-    recordings = audio.listing_digest(spec["folder"] for spec in stage.get("augment", ()) if "folder" in spec)
+    recordings = listing_digest(spec["folder"] for spec in stage.get("augment", ()) if "folder" in spec)
     parts = [identity, str(seed), recordings, *(sha256(path) for path in files if path is not None)]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
