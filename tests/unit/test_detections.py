@@ -188,3 +188,4 @@ def test_labels_in_a_folder_of_their_own_are_written_again(tmp_path, format):
         check_target(out, tmp_path / "yard.wav", format)
         if out != tmp_path:
             write_detections(out, {"yard": FOUND["a"]}, format)
+            assert read_any_labels(out) == {"yard": FOUND["a"]}

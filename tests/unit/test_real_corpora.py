@@ -813,6 +813,7 @@ def test_recordings_of_training_that_end_before_their_labels_are_told_and_do_not
 def test_labels_behind_the_longest_clip_are_no_fault_of_the_recording(tmp_path):
     root = corpus_folders.desed(tmp_path / "desed")
     DESED(path=str(root), seconds=1.5).download(tmp_path / "raw")
+    assert not any(missing(tmp_path / "raw").values())
 
 
 def test_settings_on_a_page_reach_the_corpora():

@@ -67,3 +67,8 @@ def test_missing_recordings_of_a_late_stage_are_named_before_the_first_job(prist
     (clone.path / RESPONSES / "phone.wav").write_bytes(b"no audio")
     assert f"{RESPONSES}/phone.wav" in clone("snakemake", "--cores", "1", "cpjku_dcase24", check=False)
     assert not (clone.path / "data/raw").exists()
+
+
+def test_files_are_taken_as_they_are_without_the_recordings_too(pristine, tmp_path):
+    clone = pristine.copy(tmp_path / "clone")
+    assert "holds no .wav" not in clone("snakemake", "--cores", "1", "--touch", "--forceall", "cpjku_dcase24")

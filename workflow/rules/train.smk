@@ -36,7 +36,7 @@ WARNINGS = set()
 
 
 onstart:
-    for job in workflow.dag.needrun_jobs() if workflow.is_main_process else ():
+    for job in workflow.dag.needrun_jobs() if workflow.is_main_process and not MENDS else ():
         if job.rule.name == "train":
             stages = (
                 page_of(job.wildcards).stages.values() if "DVC_STAGE" in os.environ else [stage_of(job.wildcards)]
