@@ -221,7 +221,10 @@ class Folder:
                 f"{self.path}: cannot split {source} off {len(names)} recordings with strong labels (share {share}); "
                 f"write {source}.tsv yourself or label more recordings"
             )
-        rank = lambda name: hashlib.sha256(f"{self.seed}\t{source}\t{name}".encode()).digest()  # noqa: E731
+
+        def rank(name: str) -> bytes:
+            return hashlib.sha256(f"{self.seed}\t{source}\t{name}".encode()).digest()
+
         taken = set(sorted(names, key=rank)[:count])
         split = {clip: strong[clip] for clip in list(strong) if groups[clip] in taken}
         for clip in split:
