@@ -46,7 +46,8 @@ def own_files(system: System) -> dict[str, str]:
     """Digests of what a system reads and no stage makes, by the stage of DVC that reads it.
 
     These are a corpus' tables, weights and finished detectors, by their content, and the recordings that lie in the
-    folders of corpora and augmentations.
+    folders of corpora and augmentations. Detectors that a page makes count by its settings and code: Snakemake may make
+    them while DVC runs.
     """
     encoders = {spec["name"]: spec["weights"] for spec in system.detector.encoders if spec.get("weights")}
     weights = "".join(f"{encoder} {digest.weights(name)}\n" for encoder, name in encoders.items())
@@ -58,7 +59,8 @@ def own_files(system: System) -> dict[str, str]:
     for name, stage in system.stages.items():
         lines[name] = "" if stage.start_from else weights
         for file in plan.listeners(stage):
-            lines[name] += f"{file} {sha256(file) if Path(file).is_file() else 'missing'}\n"
+            content = sha256(file) if Path(file).is_file() else "missing"
+            lines[name] += f"{file} {_recipe(file) or content}\n"
         if _augment_folders(stage):
             lines[name] += f"augment {plan.augment_listing_digest(stage)}\n"
     return lines
@@ -72,7 +74,7 @@ def own_files_are_there(system: System) -> bool:
     files = [name for name in weights if digest.weights_file(name) == name]
     for stage in system.stages.values():
         folders += _augment_folders(stage)
-        files += plan.listeners(stage)
+        files += [file for file in plan.listeners(stage) if _recipe(file) is None]
     return all(map(recordings, folders)) and all(Path(file).is_file() for file in files)
 
 
@@ -106,6 +108,24 @@ def check(name: str, system: System) -> None:
 
 def _joined(commands, used) -> str:
     return "".join(f"{command} {digest.code(command, used)}\n" for command in commands)
+
+
+def _recipe(checkpoint: str) -> str | None:
+    """Digest of the settings and code of the training, after those it starts from, that makes a detector; None if it is
+    no training of a page.
+    """
+    page, system, stage = plan.run_of_page(checkpoint) or (None, None, None)
+    if page is None or stage not in system.stages or Path(checkpoint).name != "best.safetensors":
+        return None
+    parts = []
+    while stage is not None:
+        settings = system.stages[stage]
+        parts += [
+            canonical(plan.train_settings(page, system, stage)),
+            _joined(COMMANDS["train"], plan.train_plugins(system, settings)),
+        ]
+        stage = settings.start_from
+    return hashlib.sha256("".join(parts).encode()).hexdigest()[:16]
 
 
 def _augment_folders(stage: Stage) -> list[str]:

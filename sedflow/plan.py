@@ -216,15 +216,18 @@ def listeners(stage: Stage) -> list[str]:
     return stage_plugins.listeners(stage.losses)
 
 
+def run_of_page(checkpoint: str, folder="workflow/systems") -> tuple[str, System, str] | None:
+    """Page, its settings in a variant, and stage of the run that a file belongs to; None if no page makes it."""
+    with contextlib.suppress(ValueError):  # another path, or no such page
+        page, variant, stage, _, _ = Path(checkpoint).relative_to("models").parts
+        return page, systems.sketch(page, variant, folder), stage
+    return None
+
+
 def listener_plugins(stage: Stage, folder="workflow/systems") -> list[tuple[str, str]]:
     """(family, name) of the plugins in those detectors that pages make; other files count by their content."""
-    used = []
-    for checkpoint in listeners(stage):
-        parts = Path(checkpoint).parts
-        if len(parts) == len(Path(RUN).parts) + 1 and parts[0] == Path(RUN).parts[0]:
-            with contextlib.suppress(SettingsError):  # no such page
-                used += network_plugins(systems.sketch(parts[1], parts[2], folder))
-    return used
+    runs = filter(None, (run_of_page(checkpoint, folder) for checkpoint in listeners(stage)))
+    return [plugin for _, system, _ in runs for plugin in network_plugins(system)]
 
 
 def member_files(page: System, ensemble: str, **wildcards) -> list[str]:

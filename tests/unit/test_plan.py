@@ -212,6 +212,26 @@ def test_weights_listeners_and_impulse_responses_of_ones_own_are_followed_too(tm
     dvc_digests.check_own_files(system, tmp_path)
 
 
+def test_a_detector_that_listens_along_and_that_a_page_makes_counts_by_its_recipe(tmp_path, monkeypatch):
+    """Snakemake makes it within `dvc repro`, after DVC noted what it follows."""
+    page = Path("workflow/systems/efficient_sed.yaml")
+    checkpoint = "models/efficient_sed/beats/strong/seed1/best.safetensors"
+    for name in ("data", page.parent):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copytree(name, tmp_path / name, ignore=shutil.ignore_patterns("raw", "audio", "features"))
+    monkeypatch.chdir(tmp_path)
+    stages = copy.deepcopy(PAGE["stages"])
+    stages["finetune"]["losses"].append({"name": "distillation", "checkpoint": checkpoint})
+    system = changed(stages=stages)
+    note(system, tmp_path)
+    Path(checkpoint).parent.mkdir(parents=True)
+    Path(checkpoint).write_bytes(b"just made")
+    dvc_digests.check_own_files(system, tmp_path)
+    page.write_text(page.read_text().replace("clip_seconds: 10.0", "clip_seconds: 9.0"))
+    with pytest.raises(SettingsError, match=r"detectors that run during training.* changed, which DVC does not see"):
+        dvc_digests.check_own_files(system, tmp_path)
+
+
 def test_official_weights_of_another_sum_and_later_stages_that_read_the_cache_are_followed_by_dvc(monkeypatch):
     before = dvc_digests.code_digests(SYSTEM)
     stages = copy.deepcopy(PAGE["stages"])
