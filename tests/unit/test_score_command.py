@@ -1,5 +1,6 @@
 """``sedflow score``: the network that is asked for, what cannot be asked together, and where scores may be written."""
 
+import dataclasses
 import subprocess
 import sys
 
@@ -8,11 +9,11 @@ import pytest
 import torch
 import typer
 
-from sedflow import audio, cli
+from sedflow import audio, cli, inference, postprocess
 from sedflow.detector import build_detector
 from sedflow.inference import score_folder, score_splits
 from sedflow.scores import ScoreError, load_scores
-from sedflow.specification import Specification, save_detectors
+from sedflow.specification import Specification, load_detector, save_detectors
 from sedflow.weights import CheckpointError
 
 CLASSES = ["dog", "bell"]
@@ -139,6 +140,40 @@ def test_what_is_scored_stays_when_a_later_recording_fails(checkpoint, recording
     # what an earlier detector said of the others is gone: a mixture would pass for the scores of one
     assert sorted(path.name for path in (tmp_path / "scores").iterdir()) == ["one.tsv"]
     assert not np.allclose(load_scores(tmp_path / "scores")["one"].values, first["one"].values)
+
+
+@pytest.fixture
+def tuned(checkpoint, tmp_path):
+    """A finished detector with post-processing."""
+    detector, specification = load_detector(checkpoint, "student")
+    settings = {"dog": {"seconds": 0.3}, "bell": {"seconds": 0.6}}
+    finished = dataclasses.replace(
+        specification, networks=["student"], postprocess={"name": "median_filter", "settings": settings}
+    )
+    save_detectors(tmp_path / "detector.safetensors", {"student": detector}, finished)
+    return tmp_path / "detector.safetensors"
+
+
+def test_clips_are_postprocessed_together(tuned, recordings, tmp_path, monkeypatch):
+    def counted(self, scores):
+        together.append(len(scores))
+        return apply(self, scores)
+
+    apply, together = postprocess.Postprocess.apply, []
+    monkeypatch.setattr(postprocess.Postprocess, "apply", counted)
+    score_folder(recordings, tuned, tmp_path / "scores.parquet")
+    score_folder(recordings, tuned, tmp_path / "scores")
+    assert together == [2, 2]
+    raw = score_folder(recordings, tuned, tmp_path / "raw", raw=True)
+    assert together == [2, 2]
+    monkeypatch.setattr(inference, "_TOGETHER", 1)
+    score_folder(recordings, tuned, tmp_path / "one_by_one")
+    assert together == [2, 2, 1, 1]
+    expected, *others = (load_scores(tmp_path / name) for name in ("scores.parquet", "scores", "one_by_one"))
+    for clip, scores in expected.items():
+        assert not np.allclose(scores.values, raw[clip].values)
+        for other in others:
+            np.testing.assert_allclose(other[clip].values, scores.values, atol=1e-6)
 
 
 def test_a_folder_that_is_scored_again_holds_no_clip_that_is_gone(checkpoint, recordings, tmp_path):
