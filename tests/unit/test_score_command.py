@@ -146,9 +146,9 @@ def test_what_is_scored_stays_when_a_later_recording_fails(checkpoint, recording
 def tuned(checkpoint, tmp_path):
     """A finished detector with post-processing."""
     detector, specification = load_detector(checkpoint, "student")
-    settings = {"dog": {"seconds": 0.3}, "bell": {"seconds": 0.6}}
+    settings = {"dog": {"frames": 7}, "bell": {"frames": 15}}
     finished = dataclasses.replace(
-        specification, networks=["student"], postprocess={"name": "median_filter", "settings": settings}
+        specification, networks=["student"], postprocess={"name": "frame_median_filter", "settings": settings}
     )
     save_detectors(tmp_path / "detector.safetensors", {"student": detector}, finished)
     return tmp_path / "detector.safetensors"
