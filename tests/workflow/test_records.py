@@ -56,8 +56,22 @@ def test_after_a_kill_the_next_command_runs_the_job_again(killed, tmp_path):
 def test_files_of_unknown_origin_do_not_keep_snakemake_from_being_mended(killed, tmp_path, cure):
     clone = killed[0].copy(tmp_path / "clone")
     clone("rm", "-r", ".snakemake/incomplete")  # the marks of what was being made
-    assert "sedflow sync adopt" in clone(*PLAN, check=False)
+    assert "files are not those that Snakemake recorded" in clone(*PLAN, check=False)
     clone("snakemake", *cure)
+
+
+def test_without_dvc_lock_files_of_unknown_origin_are_not_left_to_dvc(killed, tmp_path):
+    """A checkout that was copied without the times of its files, and that DVC has never seen."""
+    clone = killed[0].copy(tmp_path / "clone")
+    clone("rm", "-r", ".snakemake/incomplete", "waits")
+    said = clone(*PLAN, check=False)
+    assert "sync adopt" not in said and "snakemake --touch --forceall demo" in said
+    clone("touch", "dvc.lock")
+    assert "Run: sedflow sync adopt" in clone(*PLAN, check=False)
+    clone("rm", "dvc.lock")
+    clone("snakemake", "--unlock", "first.txt")
+    clone("snakemake", "--cores", "1", "--touch", "--forceall", *PLAN[2:])
+    assert "Nothing to be done" in clone(*PLAN)
 
 
 def test_results_without_any_record_are_not_taken_for_up_to_date(pristine, tmp_path):

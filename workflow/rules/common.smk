@@ -29,20 +29,27 @@ try:
 except ValueError as error:
     stop(error)
 
+def as_they_are(files):
+    """The last cure for files of unknown origin: it makes their systems' records anew."""
+    known = {Path(file).parts[1] for file in files if file.startswith("models/")} & set(PAGES.names)
+    names = " ".join(sorted(known) or [SHARED.system])
+    return f"if settings and code have not changed since, take all files as they are: snakemake --touch --forceall {names}"
+
+
 # Within `dvc repro` DVC decides, it has removed the stage's outputs; elsewhere our records must be true, but for the
 # commands that mend them.
 MENDS = bool({"--touch", "--unlock", "--cleanup-metadata"} & set(sys.argv))
 if workflow.is_main_process and not MENDS and "DVC_STAGE" not in os.environ:
     if foreign := sync.foreign_outputs():
+        cure = "Run: sedflow sync adopt" if sync.LOCK.is_file() else f"Delete them, or {as_they_are(foreign)}"
         stop(
             f"{len(foreign)} files are not those that Snakemake recorded (e.g. {foreign[0]}): they were changed by DVC, "
-            "git or by hand, so Snakemake cannot know what they were made with. Run: sedflow sync adopt"
+            f"git or by hand, so Snakemake cannot know what they were made with. {cure}"
         )
     if runs := sync.unrecorded_runs(PAGES.names):
         stop(
             f"{len(runs)} finished runs (e.g. {runs[0]}), but no .snakemake/ that says what they were made with. Bring "
-            "it back (a container has to mount the whole checkout), delete the runs, or, if settings and code have not "
-            f"changed since, take all files as they are: snakemake --touch --forceall {Path(runs[0]).parts[1]}"
+            f"it back (a container has to mount the whole checkout), delete the runs, or {as_they_are(runs)}"
         )
 if workflow.is_main_process and "DVC_STAGE" in os.environ:
     try:
