@@ -61,6 +61,11 @@ def test_missing_recordings_of_a_late_stage_are_named_before_the_first_job(prist
     planned = clone("snakemake", "-n", "cpjku_dcase24", "--nocolor")
     assert planned.count(f"warning: {missing}") == 1 and "rule train" in planned
     assert "warning" not in clone("snakemake", "-n", OF_FROZEN)  # which reads none
+    finished = clone.path / OF_FROZEN.replace("frozen", "finetune")
+    finished.parent.mkdir(parents=True)
+    finished.touch()
+    assert f"warning: {missing}" in clone("snakemake", "-n", "--force", finished.relative_to(clone.path))
+    finished.unlink()
     for _ in range(2):  # the first leaves no lock behind
         assert f"error: {missing}" in clone("snakemake", "--cores", "1", "cpjku_dcase24", check=False)
     (clone.path / RESPONSES).mkdir()
