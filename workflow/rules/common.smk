@@ -29,11 +29,14 @@ try:
 except ValueError as error:
     stop(error)
 
+
 def as_they_are(files):
     """The last cure for files of unknown origin: it makes their systems' records anew."""
     known = {Path(file).parts[1] for file in files if file.startswith("models/")} & set(PAGES.names)
     names = " ".join(sorted(known) or [SHARED.system])
-    return f"if settings and code have not changed since, take all files as they are: snakemake --touch --forceall {names}"
+    return (
+        f"if settings and code have not changed since, take all files as they are: snakemake --touch --forceall {names}"
+    )
 
 
 # Within `dvc repro` DVC decides, it has removed the stage's outputs; elsewhere our records must be true, but for the
