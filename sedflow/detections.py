@@ -13,7 +13,7 @@ import numpy as np
 
 from sedflow import audio
 from sedflow.events import AUDIO_SUFFIXES, Event, LabelError, write_events
-from sedflow.files import check_writable, write_text
+from sedflow.files import check_writable, is_stream, write_text
 from sedflow.labels import RAVEN_SUFFIX, RAVEN_TIMES
 from sedflow.scores import Scores
 from sedflow.tables import write_table
@@ -104,7 +104,8 @@ def write_detections(path, detections: Mapping[str, Iterable[Event]], format: st
 
 def _file(path: Path, clip: str, format: str) -> Path:
     """The file for the labels of a single clip."""
-    return path / (clip + LABEL_SUFFIXES[format]) if format in LABEL_SUFFIXES and path.suffix != ".txt" else path
+    in_folder = format in LABEL_SUFFIXES and path.suffix != ".txt" and not is_stream(path)
+    return path / (clip + LABEL_SUFFIXES[format]) if in_folder else path
 
 
 def _write_audacity(path: Path, events: Iterable[Event]) -> None:

@@ -225,6 +225,8 @@ def _copy(source: Path, target: Path, expected: str | None) -> str:
     found = sha256(source)
     if expected not in (None, found):
         raise DownloadError(f"{source}: sha256 is {found}, expected {expected}; replace the file")
+    if target.is_symlink():
+        target.unlink()  # what it leads to is somebody else's
     with replacing(target) as unfinished:
         shutil.copyfile(source, unfinished)
     return found

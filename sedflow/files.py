@@ -13,8 +13,15 @@ from pathlib import Path
 
 @contextlib.contextmanager
 def replacing(path) -> Iterator[Path]:
-    """A temporary name next to ``path`` to write to, moved there at the end; an error leaves only the old file."""
+    """A temporary name next to ``path`` to write to, moved there at the end; an error leaves only the old file.
+
+    A link stays and leads to what is written. A pipe or device is given as it is.
+    """
     path = Path(path)
+    if is_stream(path):
+        yield path
+        return
+    path = _led_to(path)
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -29,11 +36,24 @@ def replacing(path) -> Iterator[Path]:
 
 def check_writable(path) -> None:
     """Raise the ``OSError`` of writing ``path``, if there would be one; nothing is left there."""
-    path = Path(path)
+    if is_stream(path):
+        return
+    path = _led_to(Path(path))
     folder = next(parent for parent in path.parents if parent.exists())
     unfinished = folder / (path.name + ".part")
     unfinished.touch()
     unfinished.unlink()
+
+
+def is_stream(path) -> bool:
+    """Whether a path can be written into but not replaced: a pipe, a device, ``/dev/stdout`` unless that is a file."""
+    return os.path.exists(path) and not os.path.isdir(path) and not os.path.isfile(os.path.realpath(path))
+
+
+def _led_to(path: Path) -> Path:
+    """What a link leads to, unless that is protected, as files of a cache are: the link itself is then replaced."""
+    target = Path(os.path.realpath(path)) if path.is_symlink() else path
+    return target if not target.exists() or target.stat().st_mode & 0o222 else path
 
 
 def write_text(path, text: str) -> None:

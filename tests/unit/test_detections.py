@@ -1,6 +1,7 @@
 """Events from scores, and the way through other tools' files and back."""
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -179,6 +180,17 @@ def test_a_recording_and_the_labels_beside_it_are_never_replaced(tmp_path, monke
         (tmp_path / "here" / name).write_text("of the user")
     with pytest.raises(LabelError, match=said):
         check_target(out, "yard.wav", format)
+
+
+@pytest.mark.parametrize("format", ["tsv", "json", "audacity", "raven"])
+def test_detections_are_written_into_a_pipe(tmp_path, format):
+    write_detections(tmp_path / "yard.txt", {"yard": FOUND["a"]}, format)
+    ours, theirs = os.pipe()
+    with os.fdopen(ours) as end:
+        check_target(f"/dev/fd/{theirs}", tmp_path / "yard.wav", format)
+        write_detections(f"/dev/fd/{theirs}", {"yard": FOUND["a"]}, format)
+        os.close(theirs)
+        assert end.read() == (tmp_path / "yard.txt").read_text()
 
 
 @pytest.mark.parametrize("format", ["audacity", "raven"])

@@ -235,6 +235,15 @@ def test_a_wrong_file_in_the_mirror_is_replaced_from_the_archive(archive, tmp_pa
     assert (tmp_path / "raw" / "b/3.ogg").read_bytes() == b"three"
 
 
+def test_a_wrong_file_behind_a_link_stays_where_it_is(server, archive, tmp_path):
+    (tmp_path / "other").write_bytes(b"of the user")
+    raw = tmp_path / "raw"
+    (raw / "b").mkdir(parents=True)
+    (raw / "b/3.ogg").symlink_to(tmp_path / "other")
+    fetch_files(table(FILES), raw, archive, fill(tmp_path / "mirror"))
+    assert (tmp_path / "other").read_bytes() == b"of the user" and (raw / "b/3.ogg").read_bytes() == b"three"
+
+
 def test_files_that_are_right_already_are_kept(server, archive, tmp_path):
     raw = fill(tmp_path / "raw")
     before = (raw / "b/3.ogg").stat().st_mtime_ns
