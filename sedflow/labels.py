@@ -64,7 +64,7 @@ def read_audacity(path, classes: ClassSet | None = None) -> dict[str, list[Event
 def read_raven(path, classes: ClassSet | None = None) -> dict[str, list[Event]]:
     """Read Raven selection tables, one file or a folder: clip id → events.
 
-    Clips are named by the column ``Begin File`` if there is one, else by the file; classes by the first of
+    Clips are named by the column ``Begin File`` if there is one and a row, else by the file; classes by the first of
     ``RAVEN_LABELS`` that the file has. A selection that is listed for several views counts once. Of recordings that
     were opened as one sequence Raven's times count from the start of the first; ``File Offset (s)`` tells those within.
 
@@ -82,10 +82,10 @@ def read_raven(path, classes: ClassSet | None = None) -> dict[str, list[Event]]:
                 f"{file}:1: none of the columns {list(RAVEN_LABELS)}; rename the column with the class to one of them"
             )
         stem = file.name.removesuffix(RAVEN_SUFFIX).removesuffix(".txt").removesuffix(".selections")
-        if RAVEN_FILE not in header:
-            events.setdefault(clip_id(stem), [])
         seen = set()
         rows = read_table(file, (*RAVEN_TIMES, column))
+        if RAVEN_FILE not in header or not rows:
+            events.setdefault(clip_id(stem), [])
         several = len({row.get(RAVEN_FILE) for _, row in rows}) > 1
         for number, row in rows:
             selection = row.get("Selection", str(number))

@@ -115,6 +115,12 @@ def test_raven_selections_of_a_sequence_have_the_times_of_their_own_recording(tm
     assert read_any_labels(tmp_path) == found  # and no clip called site1
 
 
+@pytest.mark.parametrize("head", [SEQUENCE, SEQUENCE.replace("Begin File\tFile Offset (s)\t", "")])
+def test_a_raven_table_without_selections_names_its_clip(tmp_path, head):
+    (tmp_path / "yard.Table.1.selections.txt").write_text(head)
+    assert read_any_labels(tmp_path) == {"yard": []}
+
+
 def test_raven_tables_of_several_recordings_without_offsets_in_them_are_refused(tmp_path):
     rows = "1\t10.0\t12.0\tA_0600.wav\t10.0\twren\n2\t75.0\t77.0\tA_0700.wav\t\twren\n"
     (tmp_path / "site1.txt").write_text(SEQUENCE + rows)
