@@ -74,8 +74,7 @@ def check_target(path, clips: Iterable[str]) -> None:
 
     Raises
     ------
-    ScoreError    a file in the way, a folder called ``….parquet``, a folder with TSV files of other clips, or with one
-                  of these that holds no scores
+    ScoreError    a file in the way, a folder called ``….parquet``, TSV files of other clips, a file without scores
     OSError    no right to write there, a name that is too long
     """
     path = Path(path)
@@ -92,8 +91,8 @@ def check_target(path, clips: Iterable[str]) -> None:
         )
     files = [path / f"{clip}.tsv" for clip in clips] if to_folder else [path]
     for file in files:
-        if to_folder and file.is_file() and not _holds_scores(file):
-            raise ScoreError(f"{file}: this is not a score file and would be replaced by one; name another folder")
+        if file.is_file() and not (_holds_scores(file) if to_folder else _is_score_table(file)):
+            raise ScoreError(f"{file}: this is not a score file and would be replaced by one; name another path")
     if longest := max(files, key=lambda file: len(str(file)), default=None):
         check_writable(longest)
 
@@ -107,6 +106,16 @@ def _holds_scores(file: Path) -> bool:
     except ValueError:
         return False
     return header[:2] == [*TIME_COLUMNS] and len(header) == len(numbers) > 2
+
+
+def _is_score_table(file: Path) -> bool:
+    """Whether a file is Parquet with the columns of scores."""
+    import pyarrow.parquet as pq
+
+    try:
+        return {"filename", *TIME_COLUMNS} <= {*pq.read_schema(file).names}
+    except (OSError, ValueError):
+        return False
 
 
 def save_scores(path, scores: Mapping[str, Scores]) -> None:

@@ -114,15 +114,29 @@ def test_scores_of_other_clips_are_not_written_beside_those_of_a_folder(tmp_path
 )
 def test_a_file_that_holds_no_scores_is_never_replaced_by_scores(tmp_path, content):
     (tmp_path / "a.tsv").write_text(content)
-    with pytest.raises(ScoreError, match=r"a\.tsv: this is not a score file.*name another folder"):
+    with pytest.raises(ScoreError, match=r"a\.tsv: this is not a score file.*name another path"):
         save_scores(tmp_path, {"a": scores_of()})
     assert (tmp_path / "a.tsv").read_text() == content
+
+
+@pytest.mark.parametrize("content", ["notes of mine", "", "another table"])
+def test_a_parquet_file_that_holds_no_scores_is_never_replaced_by_scores(tmp_path, content):
+    file = tmp_path / "set.parquet"
+    file.write_text(content)
+    if content == "another table":
+        scores_of().table().to_parquet(file)  # without file names
+    before = file.read_bytes()
+    with pytest.raises(ScoreError, match=r"set\.parquet: this is not a score file.*name another path"):
+        save_scores(file, {"a": scores_of()})
+    assert file.read_bytes() == before
 
 
 def test_scores_of_the_same_clips_are_replaced(tmp_path, eval_reference_dir):
     for offset in (0.0, 1.0):
         save_scores(tmp_path, {"a": scores_of(offset=offset)})
+        save_scores(tmp_path / "set.parquet", {"a": scores_of(offset=offset)})
     np.testing.assert_allclose(load_scores(tmp_path)["a"].values, scores_of(offset=1.0).values)
+    np.testing.assert_allclose(load_scores(tmp_path / "set.parquet")["a"].values, scores_of(offset=1.0).values)
     theirs = (eval_reference_dir / "scores/3u1ue_s4.tsv").read_bytes()
     (tmp_path / "a.tsv").write_bytes(theirs)
     save_scores(tmp_path, {"a": scores_of()})
