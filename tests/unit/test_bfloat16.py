@@ -1,10 +1,12 @@
 """The compiled passes over bfloat16 numbers: float32's result, rounded once."""
 
+from unittest import mock
+
 import pytest
 import torch
 from torch.nn import functional as F
 
-from sedflow import bfloat16, layer_norm, products
+from sedflow import bfloat16, layer_norm, plugins, products
 
 ONE_BIT = 2**-8  # of the eight that a bfloat16 has; rounding is off by half of it
 
@@ -91,6 +93,31 @@ def test_the_norm_of_a_sum_in_float32_is_torchs():
     assert torch.equal(norm(tokens, others, 2.0), expected)
     with torch.no_grad():
         assert torch.equal(norm(tokens, others, 2.0), expected)
+
+
+SMALL = {"depth": 2, "dim": 96, "heads": 4}
+ATTENDING = [("encoders", name, SMALL) for name in ("atst", "beats", "passt")] + [("sequence", "attention", {})]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("family", "name", "settings"), ATTENDING)
+def test_networks_in_bfloat16_take_the_compiled_passes_on_one_thread(monkeypatch, family, name, settings):
+    passes = {pass_: mock.Mock(side_effect=getattr(bfloat16, pass_)) for pass_ in ("softmax_", "norm_of_sum")}
+    for pass_, counted in passes.items():
+        monkeypatch.setattr(bfloat16, pass_, counted)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        if family == "encoders":
+            network = plugins.build(family, {"name": name, **settings}).eval().bfloat16()
+            network(torch.randn(1, network.sample_rate))
+        else:
+            plugins.build(family, {"name": name, **settings}, 20).eval().bfloat16()(drawn(1, 30, 20))
+    finally:
+        torch.set_num_threads(before)
+    # one softmax in each of two layers; the head's norms are no layer norms
+    assert passes["softmax_"].call_count == 2
+    assert passes["norm_of_sum"].call_count >= (4 if family == "encoders" else 0)
 
 
 @torch.no_grad()
